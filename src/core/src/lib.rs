@@ -1,0 +1,22 @@
+//! The words, rules, messages, policy and decisions of Deputy.
+//!
+//! Nothing here reads or writes a file, a socket or a clock: callers bring the bytes and the time, so that every
+//! rule can be tested as a value. `docs/ARCHITECTURE.md` explains the words.
+#![forbid(unsafe_code)]
+
+pub mod application;
+pub mod consent;
+pub mod denial;
+pub mod finding;
+pub mod ids;
+pub mod job;
+pub mod message;
+pub mod names;
+pub mod pattern;
+pub mod policy;
+pub mod settings;
+
+pub use denial::{Code, Denial};
+pub use finding::{Finding, Severity};
+pub use ids::{JobId, LinkCode, Nonce, OsGid, OsUid, SessionId};
+pub use names::{AccountName, ApplicationName, KindName, NameError, OsGroupName, OsUserName, ProjectName};

@@ -1,0 +1,227 @@
+//! Requests to the launcher's socket and the answers of its children.
+
+use serde::{Deserialize, Serialize};
+
+use crate::consent::Consent;
+use crate::denial::Denial;
+use crate::finding::Finding;
+use crate::ids::{JobId, LinkCode};
+use crate::job::{ExitRecord, OsIdentity};
+use crate::names::{AccountName, ApplicationName, KindName, OsUserName};
+
+/// What a conversation is for. The client shows it to the person before the first answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// To prove who the person is, for a session. Writes nothing.
+    Login,
+    /// To consent to a link. Writes the owner's consent.
+    Link,
+}
+
+impl Purpose {
+    /// The word in frames and records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Purpose::Login => "login",
+            Purpose::Link => "link",
+        }
+    }
+}
+
+/// A PAM conversation over the client's own socket, which comes as the one descriptor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConverseRequest {
+    /// What for.
+    pub purpose: Purpose,
+    /// For which application.
+    pub application: ApplicationName,
+    /// For which of its accounts.
+    pub account: AccountName,
+    /// Whose password.
+    pub os_user: OsUserName,
+}
+
+/// A link that an application, or root, asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsentRequest {
+    /// For which application.
+    pub application: ApplicationName,
+    /// For which of its accounts.
+    pub account: AccountName,
+    /// To which OS account.
+    pub os_user: OsUserName,
+    /// Until when the consent is to hold, seconds since 1970.
+    pub expires: Option<u64>,
+}
+
+/// A consent that is to be taken back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WithdrawRequest {
+    /// Of which application.
+    pub application: ApplicationName,
+    /// Of which of its accounts.
+    pub account: AccountName,
+    /// To which OS account.
+    pub os_account: OsIdentity,
+}
+
+/// One run of a command. Its descriptors are standard input, output and error, always three.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRequest {
+    /// The job's id, which is in the ledger already.
+    pub job: JobId,
+    /// For which application.
+    pub application: ApplicationName,
+    /// For which of its accounts.
+    pub account: AccountName,
+    /// As which OS account, pinned when the link was made.
+    pub os_account: OsIdentity,
+    /// The kind of job; none is the default kind.
+    pub kind: Option<KindName>,
+    /// The program and its arguments.
+    pub argv: Vec<Vec<u8>>,
+    /// The working directory; none is the home directory.
+    pub directory: Option<Vec<u8>>,
+    /// Variables, each `NAME=VALUE`.
+    pub environment: Vec<Vec<u8>>,
+}
+
+/// A check of a link that exists or is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExamineRequest {
+    /// For which application.
+    pub application: ApplicationName,
+    /// For which of its accounts.
+    pub account: AccountName,
+    /// To which OS account.
+    pub os_user: OsUserName,
+    /// The identity that was pinned, if the link exists.
+    pub pinned: Option<OsIdentity>,
+}
+
+/// The most jobs that one [`LauncherRequest::Forget`] names.
+pub const MAX_FORGET: usize = 512;
+
+/// One request; a connection carries one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LauncherRequest {
+    /// Have a conversation. Answered by [`LauncherReply::Authenticated`] or a denial when it has ended.
+    Converse(ConverseRequest),
+    /// Run a job. Answered by [`LauncherReply::Job`] for each state; the connection then takes [`JobCommand`]s.
+    Run(RunRequest),
+    /// Hear of a job that runs or has ended, as if this connection had started it.
+    Attach {
+        /// The job.
+        job: JobId,
+    },
+    /// Make sure that a job never starts. Answered by [`LauncherReply::Done`], or by a denial if it has started.
+    Abandon {
+        /// The job.
+        job: JobId,
+    },
+    /// Remove the folders of jobs whose end is in the ledger.
+    Forget {
+        /// At most [`MAX_FORGET`] jobs.
+        jobs: Vec<JobId>,
+    },
+    /// Ask for a link: it is active at once if consent exists or a rule of root's gives it, and otherwise waits for
+    /// the owner with a code. Answered by [`LauncherReply::Link`].
+    RequestLink(ConsentRequest),
+    /// Consent by root. Accepted from uid 0 alone.
+    Grant(ConsentRequest),
+    /// Take a consent back.
+    Withdraw(WithdrawRequest),
+    /// List consents, from after the file name given. Answered by [`LauncherReply::Consents`].
+    Consents {
+        /// Only those of this application.
+        application: Option<ApplicationName>,
+        /// The last file name of the page before.
+        after: Option<String>,
+    },
+    /// Check a link. Answered by [`LauncherReply::Findings`].
+    Examine(ExamineRequest),
+}
+
+/// Where a link stands when it has been asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LinkState {
+    /// It can be used.
+    Active,
+    /// It waits for the owner, who gives consent with the code.
+    Waiting {
+        /// The code.
+        code: LinkCode,
+        /// Until when the code is good, seconds since 1970.
+        expires: u64,
+    },
+}
+
+/// Who was authenticated, for what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authenticated {
+    /// What for.
+    pub purpose: Purpose,
+    /// The OS account whose owner answered.
+    pub os_account: OsIdentity,
+    /// Until when a consent that this conversation wrote holds, seconds since 1970.
+    pub expires: Option<u64>,
+}
+
+/// One page of consents, ordered by file name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsentPage {
+    /// The consents.
+    pub consents: Vec<Consent>,
+    /// What to ask for to have the next page; none after the last.
+    pub next: Option<String>,
+}
+
+/// Where a job stands, as its shepherd says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobState {
+    /// `execve` worked.
+    Running,
+    /// It ended, and the record is on disk.
+    Ended(ExitRecord),
+    /// The shepherd is gone without a record: it or the machine died.
+    Lost,
+}
+
+/// What can be asked of a job's shepherd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobCommand {
+    /// TERM now, KILL after the grace, to the whole tree.
+    Cancel {
+        /// Milliseconds between the two.
+        grace_ms: u32,
+    },
+    /// A signal to the job's first process.
+    Signal {
+        /// The signal's number.
+        signal: i32,
+    },
+}
+
+/// An answer of one of the launcher's children.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LauncherReply {
+    /// Refused, with the reason.
+    Denied(Denial),
+    /// Done.
+    Done,
+    /// A conversation ended well.
+    Authenticated(Authenticated),
+    /// The link that was asked for.
+    Link {
+        /// The OS account that is now pinned.
+        os_account: OsIdentity,
+        /// Where it stands.
+        state: LinkState,
+    },
+    /// A page of consents.
+    Consents(ConsentPage),
+    /// What a check found.
+    Findings(Vec<Finding>),
+    /// Where a job stands.
+    Job(JobState),
+}

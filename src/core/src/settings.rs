@@ -1,0 +1,141 @@
+//! The machine's settings, `/etc/deputy/deputy.toml`. The file may be absent: the defaults work.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// The groups whose members are never a target unless `deputy.toml` says otherwise: membership amounts to root's
+/// power, or to reading what only root should.
+pub const PRIVILEGED_GROUPS: [&str; 11] =
+    ["root", "shadow", "disk", "sudo", "wheel", "adm", "docker", "lxd", "libvirt", "kvm", "incus-admin"];
+
+/// The settings of one machine.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[derive(Default)]
+pub struct Settings {
+    /// Which OS accounts can be a target on this machine at all.
+    pub os_accounts: OsAccountSettings,
+    /// How many of the launcher's children may live at once.
+    pub launcher: LauncherSettings,
+    /// Where jobs run.
+    pub executor: ExecutorSettings,
+    /// How long sessions live.
+    pub sessions: SessionSettings,
+    /// How long a link that was asked for waits for its owner.
+    pub links: LinkSettings,
+}
+
+/// Which OS accounts can be a target on this machine at all.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OsAccountSettings {
+    /// The lowest uid; an application's file can only raise it.
+    pub min_uid: u32,
+    /// The highest uid; an application's file can only lower it.
+    pub max_uid: u32,
+    /// Members of these groups are refused.
+    pub privileged_groups: Vec<String>,
+}
+
+impl Default for OsAccountSettings {
+    fn default() -> Self {
+        Self {
+            min_uid: 1000,
+            max_uid: u32::MAX - 1,
+            privileged_groups: PRIVILEGED_GROUPS.map(String::from).to_vec(),
+        }
+    }
+}
+
+/// How many of the launcher's children may live at once, by sort.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LauncherSettings {
+    /// Conversations: each may hold 16 MiB while it hashes.
+    pub max_conversations: u16,
+    /// Jobs.
+    pub max_jobs: u16,
+    /// Everything else: checks, consents, attaching.
+    pub max_requests: u16,
+}
+
+impl Default for LauncherSettings {
+    fn default() -> Self {
+        Self { max_conversations: 32, max_jobs: 4096, max_requests: 64 }
+    }
+}
+
+/// Where jobs run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExecutorSettings {
+    /// On this machine.
+    pub local: LocalExecutorSettings,
+}
+
+/// Jobs on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LocalExecutorSettings {
+    /// The cgroup v2 folder below which each job has its own; jobs run without one where it does not exist.
+    pub cgroup: PathBuf,
+}
+
+impl Default for LocalExecutorSettings {
+    fn default() -> Self {
+        Self { cgroup: PathBuf::from("/sys/fs/cgroup/deputy.slice/deputy-jobs.service") }
+    }
+}
+
+/// How long sessions live.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SessionSettings {
+    /// Seconds from the authentication to the end, whatever happens.
+    pub lifetime_seconds: u64,
+}
+
+impl Default for SessionSettings {
+    fn default() -> Self {
+        Self { lifetime_seconds: 12 * 3600 }
+    }
+}
+
+/// How long a link that was asked for waits for its owner.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LinkSettings {
+    /// Seconds for which a link code is good.
+    pub code_lifetime_seconds: u64,
+}
+
+impl Default for LinkSettings {
+    fn default() -> Self {
+        Self { code_lifetime_seconds: 24 * 3600 }
+    }
+}
+
+impl Settings {
+    /// Reads the text of `deputy.toml`. The error names line, column and key.
+    pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_its_line() {
+        let error = Settings::parse("[os_accounts]\nmin_uidd = 5\n").unwrap_err().to_string();
+        assert!(error.contains("line 2"), "{error}");
+        assert!(error.contains("min_uid"), "{error}");
+    }
+
+    #[test]
+    fn nothing_written_is_the_default() {
+        assert_eq!(Settings::parse("").unwrap(), Settings::default());
+    }
+}
