@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use deputy_core::consent::GivenBy;
 use deputy_core::job::{JobEnd, OsIdentity, Usage};
 use deputy_core::{
     AccountName, ApplicationName, Code, JobId, KindName, LinkCode, OsUserName, ProjectName, SessionId,
@@ -13,18 +14,6 @@ use super::clock::Timestamp;
 
 /// The version of the body of a record that this program writes.
 pub const VERSION: u16 = 1;
-
-/// On whose word a link became active.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ConsentBy {
-    /// The owner of the OS account.
-    Owner,
-    /// Root.
-    Root,
-    /// A rule in the application's root-owned file.
-    Policy,
-}
 
 /// How the account of a session was authenticated.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -84,7 +73,7 @@ pub enum Change {
         /// The OS account as the consent pins it.
         os: OsIdentity,
         /// On whose word.
-        how: ConsentBy,
+        given_by: GivenBy,
         /// When the consent ends.
         expires: Option<Timestamp>,
     },

@@ -1,11 +1,12 @@
 //! What the store answers: accounts, links, sessions and jobs as they are now.
 
+use deputy_core::consent::GivenBy;
 use deputy_core::job::{JobEnd, OsIdentity, Usage};
 use deputy_core::{AccountName, ApplicationName, JobId, KindName, LinkCode, ProjectName, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::argument::Argument;
-use super::change::{Authentication, ConsentBy};
+use super::change::Authentication;
 use super::clock::Timestamp;
 
 /// A user of one application.
@@ -72,7 +73,7 @@ pub struct Link {
     /// Why it is stale.
     pub reason: Option<String>,
     /// On whose word it became active.
-    pub how: Option<ConsentBy>,
+    pub given_by: Option<GivenBy>,
     /// The code with which the owner may consent, while it waits.
     pub code: Option<LinkCode>,
     /// When it was asked for.
