@@ -60,8 +60,11 @@ impl Accounts {
             let [name, _, gid, members] = fields[..] else { continue };
             let Ok(gid) = gid.parse() else { continue };
             if system_id(gid) && name != DEPUTY {
-                let members =
-                    members.split(',').filter(|member| accounts.uid(member).is_some()).map(str::to_owned).collect();
+                let members = members
+                    .split(',')
+                    .filter(|member| accounts.uid(member).is_some())
+                    .map(str::to_owned)
+                    .collect();
                 accounts.group.push(Group { name: name.into(), gid, members });
             }
         }
@@ -162,7 +165,10 @@ impl Accounts {
         for user in users.iter().filter(|user| !user.service) {
             let directory = home.join(&user.name);
             let owner = self.uid(&user.name);
-            fs::DirBuilder::new().mode(0o700).create(&directory).with_context(|| directory.display().to_string())?;
+            fs::DirBuilder::new()
+                .mode(0o700)
+                .create(&directory)
+                .with_context(|| directory.display().to_string())?;
             for entry in fs::read_dir(skel).into_iter().flatten() {
                 let entry = entry?;
                 if entry.file_type()?.is_file() {

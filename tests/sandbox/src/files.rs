@@ -119,7 +119,9 @@ fn configuration(options: &Options, cgroup: Option<&str>) -> Result<String> {
             "# Written by deputy-sandbox.\n[executor.local]\n# Below it each job gets a cgroup of its own.\n\
              cgroup = \"{directory}\"\n"
         )),
-        (None, None) => Ok("# Written by deputy-sandbox. This machine has no cgroup2: jobs run without.\n".into()),
+        (None, None) => {
+            Ok("# Written by deputy-sandbox. This machine has no cgroup2: jobs run without.\n".into())
+        }
     }
 }
 

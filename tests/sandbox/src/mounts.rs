@@ -75,9 +75,15 @@ pub fn overlay(lower: &Path, scratch: &Path, target: &Path) -> Result<()> {
     // The upper directory's mode is what the merged directory shows.
     fs::set_permissions(&upper, fs::metadata(lower)?.permissions())?;
     fs::set_permissions(scratch, fs::Permissions::from_mode(0o700))?;
-    let data = format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+    let data =
+        format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
     mount(Some("deputy-sandbox"), target, Some("overlay"), MsFlags::empty(), Some(data.as_str()))
         .with_context(|| format!("an overlay over {}", lower.display()))
+}
+
+/// Takes away what is mounted on a place; nothing there is no fault.
+pub fn detach(target: &Path) {
+    let _ = umount2(target, MntFlags::MNT_DETACH);
 }
 
 /// Makes `new_root` the root and lets go of the old one.

@@ -95,8 +95,13 @@ impl FromStr for User {
             None if service => String::new(),
             None => return Err("expected NAME:PASSWORD[:GROUP,...]; 'NAME:' locks the password".into()),
         };
-        let groups: Vec<String> =
-            fields.next().unwrap_or_default().split(',').filter(|g| !g.is_empty()).map(str::to_owned).collect();
+        let groups: Vec<String> = fields
+            .next()
+            .unwrap_or_default()
+            .split(',')
+            .filter(|g| !g.is_empty())
+            .map(str::to_owned)
+            .collect();
         if fields.next().is_some() {
             return Err("more than three fields: neither a password nor a group may contain a colon".into());
         }

@@ -1,11 +1,16 @@
 //! The outer process: makes the namespaces, starts the cleaner and process 1, waits.
 //!
-//! It keeps the only write end of a pipe. When it ends, however it ends, the cleaner reads end of file; process 1
-//! dies by its parent-death signal, and the kernel then ends everything in the pid namespace.
+//! It keeps the only write ends of two pipes. When it ends, however it ends, the cleaner reads end of file on the
+//! first; process 1 does on the second, or dies by its parent-death signal before, and the kernel then ends
+//! everything in the pid namespace.
+//!
+//! The second pipe also carries the options: they have passwords in them, and the command line of process 1 can be
+//! read by everybody inside.
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, PipeReader};
+use std::io::{BufRead, BufReader, PipeReader, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -59,29 +64,44 @@ pub fn run(arguments: &[OsString]) -> Result<u8> {
     let name = format!("deputy-sandbox-{}-{nanoseconds:08x}", std::process::id());
     let cleaner = start_cleaner(&own, &name, reader.try_clone()?)?;
 
-    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC)
-        .context("private namespaces (a container needs --privileged, or CAP_SYS_ADMIN and no seccomp filter)")?;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC).context(
+        "private namespaces (a container needs --privileged, or CAP_SYS_ADMIN and no seccomp filter)",
+    )?;
     mounts::make_private()?;
     // Process 1 looks whether we still live by this descriptor, after it has set its parent-death signal.
-    fcntl(&reader, FcntlArg::F_SETFD(FdFlag::empty())).context("pipe")?;
+    let (inner_reader, mut inner_writer) = std::io::pipe().context("pipe")?;
+    fcntl(&inner_reader, FcntlArg::F_SETFD(FdFlag::empty())).context("pipe")?;
     let mut inner = Command::new(&own)
-        .arg(init::ROLE)
-        .arg(reader.as_raw_fd().to_string())
-        .arg(if cleaner.is_some() { name.as_str() } else { "" })
-        .args(arguments)
+        .args([init::ROLE, &inner_reader.as_raw_fd().to_string()])
         .spawn()
         .context("starting process 1")?;
-    drop(reader);
+    drop((reader, inner_reader));
+    // When it cannot be written, process 1 has ended already and says why by its status.
+    let _ = inner_writer.write_all(&message(if cleaner.is_some() { &name } else { "" }, arguments));
 
     let status = wait(&mut inner, &signals)?;
-    drop(writer);
+    drop((writer, inner_writer));
     if let Some(mut cleaner) = cleaner {
         let ended = cleaner.wait().context("waiting for the cleaner")?;
         if !ended.success() {
-            eprintln!("deputy-sandbox: the cgroup {name} could not be removed; rmdir it when its processes ended");
+            eprintln!(
+                "deputy-sandbox: the cgroup {name} could not be removed; rmdir it when its processes ended"
+            );
         }
     }
     Ok(code(status))
+}
+
+/// What process 1 is told: a length, then the cgroup's name and the arguments, each ended by a zero byte.
+fn message(cgroup: &str, arguments: &[OsString]) -> Vec<u8> {
+    let mut body = cgroup.as_bytes().to_vec();
+    for argument in arguments {
+        body.push(0);
+        body.extend(argument.as_bytes());
+    }
+    let mut message = u64::try_from(body.len()).unwrap_or(0).to_le_bytes().to_vec();
+    message.extend(body);
+    message
 }
 
 /// The status that a shell would give.
@@ -117,7 +137,8 @@ fn wait(inner: &mut Child, signals: &SignalFd) -> Result<ExitStatus> {
         if let Some(status) = inner.try_wait().context("waiting for process 1")? {
             return Ok(status);
         }
-        let mut poll = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(signals), nix::poll::PollFlags::POLLIN)];
+        let mut poll =
+            [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(signals), nix::poll::PollFlags::POLLIN)];
         match nix::poll::poll(&mut poll, nix::poll::PollTimeout::NONE) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => bail!("poll: {error}"),

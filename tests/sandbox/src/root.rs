@@ -149,6 +149,9 @@ fn install_programs(bin_dir: &Path, own: &Path) -> Result<()> {
         let path = entry?.path();
         let Some(name) = path.file_name().and_then(OsStr::to_str) else { continue };
         let ours = name == "deputyd" || name == "deputyctl" || name.starts_with("deputy-");
+        if name == "deputy-sandbox" {
+            continue;
+        }
         // Files like deputyd.d (what make reads) are not executable.
         if ours && executable(&path) {
             programs.push((path.clone(), Path::new("/usr/local/bin").join(name)));
@@ -208,8 +211,11 @@ fn kept(path: &Path) -> Option<PathBuf> {
     if path.starts_with("/usr/bin") || path.starts_with("/usr/sbin") || path.starts_with("/usr/local/bin") {
         return None;
     }
-    let below = |candidate: &&Path| covering.iter().all(|hidden| *candidate != *hidden && candidate.starts_with(hidden));
-    let project = path.ancestors().take_while(below).find(|p| p.join(".git").exists() || p.join("Cargo.lock").exists());
+    let below = |candidate: &&Path| {
+        covering.iter().all(|hidden| *candidate != *hidden && candidate.starts_with(hidden))
+    };
+    let project =
+        path.ancestors().take_while(below).find(|p| p.join(".git").exists() || p.join("Cargo.lock").exists());
     Some(project.unwrap_or(path).to_path_buf())
 }
 
