@@ -140,17 +140,17 @@ impl Accounts {
     /// Writes passwd, group, shadow, gshadow, subuid and subgid below `etc`, over copies of the host's: their
     /// owners and modes stay. Every password is locked; see [`set_passwords`].
     pub fn write(&self, etc: &Path) -> Result<()> {
-        let mut texts = [const { String::new() }; 4];
-        for entry in &self.passwd {
-            texts[0] += &format!("{}\n", entry.text);
-            texts[2] += &format!("{}:*:19000:0:99999:7:::\n", entry.name);
-        }
-        for group in &self.group {
-            let members = group.members.join(",");
-            texts[1] += &format!("{}:x:{}:{members}\n", group.name, group.gid);
-            texts[3] += &format!("{}:*::{members}\n", group.name);
-        }
-        for (name, text) in ["passwd", "group", "shadow", "gshadow"].iter().zip(&texts) {
+        let people = |line: &dyn Fn(&Entry) -> String| self.passwd.iter().map(line).collect::<String>();
+        let groups = |line: &dyn Fn(&Group) -> String| self.group.iter().map(line).collect::<String>();
+        for (name, text) in [
+            ("passwd", people(&|entry| format!("{}\n", entry.text))),
+            ("shadow", people(&|entry| format!("{}:*:19000:0:99999:7:::\n", entry.name))),
+            (
+                "group",
+                groups(&|group| format!("{}:x:{}:{}\n", group.name, group.gid, group.members.join(","))),
+            ),
+            ("gshadow", groups(&|group| format!("{}:*::{}\n", group.name, group.members.join(",")))),
+        ] {
             let path = etc.join(name);
             fs::write(&path, text).with_context(|| path.display().to_string())?;
         }
@@ -190,11 +190,10 @@ fn system_id(id: u32) -> bool {
 
 /// Sets all passwords with one `chpasswd`, by the machine's own PAM stack and method. Runs inside.
 pub fn set_passwords(users: &[User]) -> Result<()> {
-    let lines: String = users
-        .iter()
-        .filter(|user| !user.password.is_empty())
-        .map(|user| format!("{}:{}\n", user.name, user.password))
-        .collect();
+    let mut lines = String::new();
+    for user in users.iter().filter(|user| !user.password.is_empty()) {
+        lines.extend([&user.name, ":", &user.password, "\n"]);
+    }
     if lines.is_empty() {
         return Ok(());
     }

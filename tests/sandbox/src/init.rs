@@ -101,7 +101,7 @@ fn receive(pipe: &mut File) -> Result<Vec<OsString>> {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => bail!("poll: {error}"),
         }
-        let mut buffer = [0; 65536];
+        let mut buffer = [0; 4096];
         match pipe.read(&mut buffer) {
             Ok(0) => bail!("the outer process is gone"),
             Ok(length) => bytes.extend(&buffer[..length]),

@@ -32,9 +32,14 @@ pub struct Options {
     #[arg(long = "application", value_name = "FILE")]
     pub applications: Vec<PathBuf>,
 
-    /// Used as /etc/deputy/deputy.toml instead of a written one; {sandbox_cgroup} in it is replaced by the
-    /// directory in which jobs' cgroups can be made
-    #[arg(long, value_name = "FILE")]
+    // As help and not as a comment: clippy wants backticks around the word, and help would show them.
+    #[allow(missing_docs)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "Used as /etc/deputy/deputy.toml instead of a written one; {sandbox_cgroup} in it is replaced by the \
+directory in which jobs' cgroups can be made"
+    )]
     pub config: Option<PathBuf>,
 
     /// A real directory for /var/lib/deputy, so that fsync is real; kept afterwards. Default: memory

@@ -227,7 +227,7 @@ fn log_tail(name: &str) -> String {
         Ok(()) if text.trim().is_empty() => "  (it is empty)".into(),
         Ok(()) => {
             let lines: Vec<&str> = text.lines().collect();
-            lines[lines.len().saturating_sub(20)..].iter().map(|line| format!("  {line}\n")).collect()
+            format!("  {}", lines[lines.len().saturating_sub(20)..].join("\n  "))
         }
     }
 }
