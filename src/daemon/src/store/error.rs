@@ -62,7 +62,9 @@ pub enum StoreError {
     #[error("the store takes no changes until the daemon is started again: {0}")]
     ReadOnly(String),
     /// The ledger does not verify.
-    #[error("the ledger is damaged: {0}; restore it from a backup, or ask for help with the whole folder kept")]
+    #[error(
+        "the ledger is damaged: {0}; restore it from a backup, or ask for help with the whole folder kept"
+    )]
     Damaged(Damage),
     /// A record is of a version or sort that this program does not know.
     #[error("the ledger was written by a newer program: {0}")]

@@ -31,7 +31,8 @@ impl Folder {
             match rustix::fs::mkdir(path, Mode::RWXU) {
                 // The folder itself must survive a power cut as well as what is in it.
                 Ok(()) => {
-                    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                    let parent =
+                        path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
                     let parent_fd = open_directory(parent)?;
                     rustix::fs::fsync(&parent_fd).map_err(|e| StoreError::io(parent, e))?;
                 }

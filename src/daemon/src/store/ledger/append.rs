@@ -60,7 +60,8 @@ impl Appender {
         if let Err(source) = self.disk.write(&bytes, self.offset) {
             // Nothing that is acknowledged was touched: with the half-written bytes gone, the next group may try.
             if let Err(again) = self.disk.truncate(self.offset) {
-                self.failed = Some(format!("a write failed ({source}), and taking it back did too ({again})"));
+                self.failed =
+                    Some(format!("a write failed ({source}), and taking it back did too ({again})"));
             }
             return Err(StoreError::Disk { step: "write", source });
         }
@@ -68,7 +69,8 @@ impl Appender {
             // The kernel may have marked the unwritten pages clean, so a second sync would prove nothing. Opening
             // the ledger again writes its last group anew; until then nothing is taken.
             let taken_back = self.disk.truncate(self.offset).is_ok();
-            self.failed = Some(format!("fdatasync of the ledger failed ({source}); taken back: {taken_back}"));
+            self.failed =
+                Some(format!("fdatasync of the ledger failed ({source}); taken back: {taken_back}"));
             return Err(StoreError::Disk { step: "fdatasync", source });
         }
         self.tip = tip;

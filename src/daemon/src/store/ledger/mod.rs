@@ -18,7 +18,7 @@ pub(crate) use append::Appender;
 #[cfg(test)]
 pub(crate) use disk::Faults;
 pub(crate) use frame::{MAX_BODY, Tip};
-pub(crate) use recovery::{CutTail, Found, inspect, segments};
+pub(crate) use recovery::{Found, inspect, segments};
 pub(crate) use scan::{Frame, Scan, name_of};
 pub(crate) use walk::{Walk, check_chain};
 

@@ -57,7 +57,8 @@ pub fn segments(folder: &Folder) -> Result<Vec<Span>, StoreError> {
     let mut spans = Vec::new();
     for name in folder.names()? {
         if let Some(first) = first_of(&name) {
-            let length = folder.read(&name)?.metadata().map_err(|e| StoreError::io(folder.path().join(&name), e))?;
+            let length =
+                folder.read(&name)?.metadata().map_err(|e| StoreError::io(folder.path().join(&name), e))?;
             spans.push(Span { first, end: length.len() });
         }
     }
@@ -126,7 +127,10 @@ fn find_end(folder: &Folder, scan: &mut Scan) -> Result<Option<Tail>, StoreError
     }
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
     let path = folder.path().join(&damage.segment);
-    folder.read(&damage.segment)?.read_exact_at(&mut bytes, scan.offset()).map_err(|e| StoreError::io(path, e))?;
+    folder
+        .read(&damage.segment)?
+        .read_exact_at(&mut bytes, scan.offset())
+        .map_err(|e| StoreError::io(path, e))?;
     match later_record(&scan.tip(), &bytes) {
         Some((head, at)) => {
             let what = format!(
@@ -233,7 +237,7 @@ impl Found {
 /// Writes the bytes of a tail to a file of their own.
 fn keep(folder: &Folder, record: u64, bytes: &[u8]) -> Result<String, StoreError> {
     let names = folder.names()?;
-    let name = (0..)
+    let name = (0..u32::MAX)
         .map(|n| format!("tail-{record:020}-{n}.cut"))
         .find(|name| !names.contains(name))
         .expect("some number is free");

@@ -1,7 +1,7 @@
 //! Reading a segment from its beginning, record by record, checking the chain on the way.
 
 use std::fs::File;
-use std::io::{BufReader, Read as _, Seek as _};
+use std::io::{BufReader, Read as _};
 
 use super::frame::{FRAME_HEAD, Head, SEGMENT_HEAD, SegmentHead, Tip};
 use crate::store::error::{Damage, StoreError};
@@ -12,6 +12,9 @@ use crate::store::folder::Folder;
 pub struct Frame {
     pub head: Head,
     pub body: Vec<u8>,
+    /// The first record of its segment.
+    pub segment: u64,
+    /// Where it begins in the segment.
     pub offset: u64,
 }
 
@@ -144,7 +147,7 @@ impl Scan {
         }
         self.offset += head.frame_length();
         self.tip = head.tip();
-        Frame { head, body, offset }
+        Frame { head, body, segment: self.head.before.number + 1, offset }
     }
 }
 

@@ -23,8 +23,8 @@ impl Walk {
     pub fn new(folder: Arc<Folder>, index: &SharedIndex, from: u64) -> Self {
         let index = index.read();
         let start = index.spans.partition_point(|span| span.first <= from).saturating_sub(1);
-        let spans = index.spans[start..].to_vec().into_iter();
-        Self { folder, identity: index.identity, spans, scan: None, from }
+        let spans: Vec<Span> = index.spans[start..].into();
+        Self { folder, identity: index.identity, spans: spans.into_iter(), scan: None, from }
     }
 
     /// The next record, verified.
@@ -35,9 +35,9 @@ impl Walk {
             {
                 return Ok(Some(frame));
             }
-            let Some(span) = self.spans.next() else { return Ok(None) };
+            let Some(next) = self.spans.next() else { return Ok(None) };
             let before = self.scan.as_ref().map(Scan::tip);
-            let mut scan = open_next(&self.folder, &span, before, Some(&self.identity))?;
+            let mut scan = open_next(&self.folder, &next, before, Some(&self.identity))?;
             scan.skip_to(self.from)?;
             self.scan = Some(scan);
         }
@@ -47,14 +47,19 @@ impl Walk {
 /// Opens the segment that follows `before`, and checks that it does.
 fn open_next(
     folder: &Folder,
-    span: &Span,
+    next: &Span,
     before: Option<Tip>,
     identity: Option<&[u8; 16]>,
 ) -> Result<Scan, StoreError> {
-    let name = name_of(span.first);
-    let scan = Scan::open(folder, &name, Some(span.end))?;
+    let name = name_of(next.first);
+    let scan = Scan::open(folder, &name, Some(next.end))?;
     let bad = |what: &str| {
-        StoreError::Damaged(Damage { segment: name.clone(), record: span.first, offset: 0, what: what.to_owned() })
+        StoreError::Damaged(Damage {
+            segment: name.clone(),
+            record: next.first,
+            offset: 0,
+            what: what.to_owned(),
+        })
     };
     if identity.is_some_and(|identity| scan.head().identity != *identity) {
         return Err(bad("the segment belongs to another ledger"));

@@ -1,0 +1,399 @@
+//! The store: typed changes in, typed records out.
+//!
+//! A **ledger** (append-only, chained by hashes, on disk before the answer) is the truth and the audit log; a **view**
+//! of it answers questions. Which formats and which database those are is known only in here.
+//!
+//! [`Store::commit`] checks a change against the state, together with all changes that wait at the same time, and
+//! answers when it is on disk and visible to readers. Reads are short and do not block on writes.
+
+mod argument;
+mod change;
+mod clock;
+mod error;
+mod folder;
+mod ledger;
+mod page;
+mod query;
+mod record;
+mod replay;
+mod rules;
+mod strangers;
+mod view;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+use deputy_core::Code;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, oneshot};
+
+pub use argument::Argument;
+pub use change::{Actor, Authentication, Change, Entry};
+pub use clock::{Clock, SystemClock, Timestamp};
+pub use error::{Damage, StoreError};
+pub use page::{Cursor, MAX_PAGE, Page, PageRequest};
+pub use query::{AccountFilter, AuditFilter, JobFilter, Scope};
+pub use record::{Account, Job, JobState, Link, LinkState, Session};
+
+use folder::Folder;
+use ledger::{Found, SharedIndex, Tip};
+use view::{Place, Usable, View};
+use writer::{Request, Writer};
+
+/// The most changes that wait for the writer; who comes later waits for his turn first.
+const MAX_WAITING: usize = 4096;
+/// The file in the ledger's folder that tells its end at the last orderly close.
+const CLEAN_MARK: &str = "clean.json";
+
+/// Where the store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directories {
+    /// The ledger's folder; what counts.
+    pub ledger: PathBuf,
+    /// The view's folder; it can be thrown away while the daemon is down.
+    pub view: PathBuf,
+}
+
+impl Default for Directories {
+    fn default() -> Self {
+        Self { ledger: "/var/lib/deputy/ledger".into(), view: "/var/lib/deputy/view".into() }
+    }
+}
+
+/// How the store works. The defaults are for the daemon; tests use others.
+#[derive(Clone)]
+pub struct Options {
+    /// A segment that has reached this size is closed and a new one begun.
+    pub segment_bytes: u64,
+    /// How much of the ledger, from its end, is verified before [`Store::open`] returns; the rest in the background.
+    pub check_bytes: u64,
+    /// Up to how many rows of the view are compared with its mark before [`Store::open`] returns.
+    pub check_rows: u64,
+    /// How often refusals to strangers are recorded.
+    pub strangers_every: Duration,
+    /// What tells this boot of the machine from others.
+    pub boot: String,
+    /// Where the time comes from.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        // Without a boot id every start counts as a new boot: slower, never wrong.
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map_or_else(|_| format!("unknown-{}", Timestamp::now()), |id| id.trim().to_owned());
+        Self {
+            segment_bytes: 16 << 20,
+            check_bytes: 256 << 20,
+            check_rows: 1_000_000,
+            strangers_every: Duration::from_secs(60),
+            boot,
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+/// What opening the store found and did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenReport {
+    /// Whether a new ledger was made.
+    pub created: bool,
+    /// The number of the last record.
+    pub last_number: u64,
+    /// An unfinished, never acknowledged end that was cut off: its size, and the file that keeps it.
+    pub cut_tail: Option<(u64, Option<String>)>,
+    /// Why the view was made anew; `None` if it was used as it was.
+    pub view_rebuilt: Option<String>,
+    /// How many records the view had not seen (all, where it was made anew).
+    pub caught_up: u64,
+}
+
+/// That a change is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// The number of its record.
+    pub number: u64,
+    /// The time in its record.
+    pub at: Timestamp,
+}
+
+/// The ledger's end, as an orderly close left it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CleanMark {
+    identity: [u8; 16],
+    number: u64,
+    hash: ledger::frame::Hash,
+}
+
+impl CleanMark {
+    fn new(identity: [u8; 16], tip: &Tip) -> Self {
+        Self { identity, number: tip.number, hash: tip.hash }
+    }
+
+    fn read(folder: &Folder) -> Result<Option<Self>, StoreError> {
+        let Some(bytes) = folder.read_small(CLEAN_MARK)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|e| {
+            StoreError::Damaged(Damage {
+                segment: CLEAN_MARK.to_owned(),
+                record: 0,
+                offset: 0,
+                what: format!("the mark of the last orderly close cannot be read ({e})"),
+            })
+        })
+    }
+
+    /// Checks that the ledger has all that it had when it was closed.
+    fn check(&self, found: &Found) -> Result<(), StoreError> {
+        if self.identity != found.identity {
+            return Err(StoreError::Damaged(Damage {
+                segment: CLEAN_MARK.to_owned(),
+                record: 0,
+                offset: 0,
+                what: "the last orderly close was of another ledger than the one that is here".to_owned(),
+            }));
+        }
+        found.check_mark("the mark of the last orderly close", self.number, &self.hash)
+    }
+}
+
+/// What the store's handles and its threads share.
+pub(crate) struct Inner {
+    folder: Arc<Folder>,
+    index: SharedIndex,
+    view: View,
+    strangers: strangers::Strangers,
+    clock: Arc<dyn Clock>,
+    stopped: Mutex<Option<String>>,
+    check_stop: AtomicBool,
+}
+
+impl Inner {
+    /// Why no change is taken any more.
+    fn stopped(&self) -> Option<String> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes no more changes. The first reason stays.
+    fn stop(&self, why: String) {
+        tracing::error!(%why, "the store takes no more changes");
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+    }
+}
+
+/// A handle of the open store; clones share it.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+    requests: mpsc::Sender<Request>,
+    waiting: Arc<Semaphore>,
+}
+
+impl Store {
+    /// Opens the store with the daemon's options; makes it where there is none.
+    pub fn open(directories: &Directories) -> Result<(Self, OpenReport), StoreError> {
+        Self::open_with(directories, Options::default())
+    }
+
+    /// Opens the store; makes it where there is none.
+    ///
+    /// Blocks: the end of the ledger is verified, an unacknowledged tail is put aside, and the view is caught up or
+    /// made anew. Anything else that does not verify is an error, and nothing is changed.
+    pub fn open_with(directories: &Directories, options: Options) -> Result<(Self, OpenReport), StoreError> {
+        let folder = Arc::new(Folder::open(&directories.ledger, true)?);
+        let ledger_lock = folder.lock()?;
+        let mut place = Place::open(&directories.view, &options.boot)?;
+        let clean = CleanMark::read(&folder)?;
+        let found = ledger::inspect(&folder, options.check_bytes)?;
+        let existing = place.existing(options.check_rows)?;
+        let created = found.is_none();
+        let found = match found {
+            Some(found) => found,
+            None => new_ledger(&folder, clean.as_ref(), &existing)?,
+        };
+        if let Some(clean) = &clean {
+            clean.check(&found)?;
+        }
+        if let Usable::Yes(view) = &existing {
+            let mark = view.mark();
+            if mark.identity == found.identity && mark.number > found.tip.number {
+                found.check_mark("the view", mark.number, &mark.hash)?;
+            }
+        }
+        let unchecked = found.spans[..found.unchecked].to_vec();
+        let (appender, index, cut) = found.open(Arc::clone(&folder), options.segment_bytes)?;
+        let (view, rebuilt, caught_up) = ready_view(&mut place, existing, &folder, &index)?;
+        let inner = Arc::new(Inner {
+            folder,
+            index,
+            view,
+            strangers: strangers::Strangers::default(),
+            clock: options.clock,
+            stopped: Mutex::new(None),
+            check_stop: AtomicBool::new(false),
+        });
+        let mut writer = Writer {
+            inner: Arc::clone(&inner),
+            appender,
+            place,
+            strangers_every: options.strangers_every,
+            _ledger_lock: ledger_lock,
+        };
+        if let Some(cut) = &cut {
+            let change = Change::TailCut { bytes: cut.bytes, kept: cut.kept.clone().unwrap_or_default() };
+            writer.commit_own(change, Actor::daemon("open"))?;
+        }
+        let report = OpenReport {
+            created,
+            last_number: inner.index.read().tip.number,
+            cut_tail: cut.map(|cut| (cut.bytes, cut.kept)),
+            view_rebuilt: rebuilt,
+            caught_up,
+        };
+        let (requests, receiver) = mpsc::channel();
+        spawn("store-writer", move || writer.run(&receiver))?;
+        if !unchecked.is_empty() {
+            let inner = Arc::clone(&inner);
+            spawn("store-check", move || check_older(&inner, &unchecked))?;
+        }
+        Ok((Self { inner, requests, waiting: Arc::new(Semaphore::new(MAX_WAITING)) }, report))
+    }
+
+    /// Commits a change. When this answers, the change is on disk and readers see it; or it did not happen, with the
+    /// reason. (After [`StoreError::Disk`] a crash before the next start can still bring it back.)
+    pub async fn commit(&self, change: Change, actor: Actor) -> Result<Committed, StoreError> {
+        let _turn = self.waiting.acquire().await.map_err(|_| StoreError::Closed)?;
+        let (answer, result) = oneshot::channel();
+        self.requests
+            .send(Request::Commit(Box::new(change), actor, answer))
+            .map_err(|_| StoreError::Closed)?;
+        result.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Commits a change from a thread that may block.
+    pub fn commit_blocking(&self, change: Change, actor: Actor) -> Result<Committed, StoreError> {
+        let (answer, result) = oneshot::channel();
+        self.requests
+            .send(Request::Commit(Box::new(change), actor, answer))
+            .map_err(|_| StoreError::Closed)?;
+        result.blocking_recv().unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Counts a refusal to a caller that is nobody's service user; one record a minute tells how many there were.
+    pub fn count_stranger(&self, code: Code) {
+        if self.inner.strangers.count(code, self.inner.clock.now()) {
+            let _ = self.requests.send(Request::Wake);
+        }
+    }
+
+    /// Why the store takes no more changes, if it does not: a failed disk, or damage found in the background. The
+    /// daemon should end and be started again.
+    pub fn stopped(&self) -> Option<String> {
+        self.inner.stopped()
+    }
+
+    /// The chain's head, for the journal: the last record's number and its hash in hexadecimal.
+    pub fn head(&self) -> (u64, String) {
+        let tip = self.inner.index.read().tip;
+        (tip.number, ledger::frame::hex(&tip.hash))
+    }
+
+    /// Ends the store in order: everything that waits is committed, the view is put on disk and marked clean, the
+    /// locks are let go. Other handles answer [`StoreError::Closed`] from then on.
+    pub async fn close(self) -> Result<(), StoreError> {
+        let (answer, result) = oneshot::channel();
+        self.requests.send(Request::Close(answer)).map_err(|_| StoreError::Closed)?;
+        result.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// [`Store::close`] from a thread that may block.
+    pub fn close_blocking(self) -> Result<(), StoreError> {
+        let (answer, result) = oneshot::channel();
+        self.requests.send(Request::Close(answer)).map_err(|_| StoreError::Closed)?;
+        result.blocking_recv().unwrap_or(Err(StoreError::Closed))
+    }
+}
+
+/// Makes a ledger, unless something shows that there was one.
+fn new_ledger(folder: &Folder, clean: Option<&CleanMark>, existing: &Usable) -> Result<Found, StoreError> {
+    let seen = match existing {
+        Usable::Yes(view) => view.mark().number,
+        Usable::No(_) => 0,
+    };
+    let seen = seen.max(clean.map_or(0, |mark| mark.number));
+    if seen > 0 {
+        return Err(StoreError::Damaged(Damage {
+            segment: ledger::name_of(1),
+            record: 1,
+            offset: 0,
+            what: format!("the ledger has no segment, but record {seen} was on disk"),
+        }));
+    }
+    // A mark without records, of a ledger that is gone, would stand in the way of the new one.
+    folder.remove(CLEAN_MARK)?;
+    Found::create(folder)
+}
+
+/// Makes the view ready: as it is, caught up, or anew.
+fn ready_view(
+    place: &mut Place,
+    existing: Usable,
+    folder: &Arc<Folder>,
+    index: &SharedIndex,
+) -> Result<(View, Option<String>, u64), StoreError> {
+    let last = index.read().tip.number;
+    let why = match existing {
+        Usable::No(why) => why,
+        Usable::Yes(view) => {
+            let seen = view.mark().number;
+            match replay::catch_up(folder, index, &view) {
+                Ok(true) => return Ok((view, None, last - seen)),
+                Ok(false) => "it is the view of another ledger".to_owned(),
+                // Whose fault that is, the new view will tell.
+                Err(StoreError::View(why)) => why,
+                Err(StoreError::Damaged(damage)) => damage.what,
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    let identity = index.read().identity;
+    let view = place.fresh(identity)?;
+    replay::catch_up(folder, index, &view)?;
+    place.adopt()?;
+    Ok((view, Some(why), last))
+}
+
+/// Verifies the segments that were not read at the start.
+fn check_older(inner: &Inner, spans: &[ledger::Span]) {
+    let result = ledger::check_chain(&inner.folder, spans, Some(Tip::default()), None, |_| {
+        // The error only ends the check; nobody sees it.
+        if inner.check_stop.load(Ordering::Relaxed) { Err(StoreError::Closed) } else { Ok(()) }
+    });
+    match result {
+        Ok((tip, _)) => {
+            // The segment after these was checked from its head on, at the start: they have to meet.
+            let next = inner.index.read().spans[spans.len()];
+            let met = ledger::Scan::open(&inner.folder, &ledger::name_of(next.first), None)
+                .is_ok_and(|scan| Some(scan.head().before) == tip);
+            if !met {
+                inner.stop(format!(
+                    "{}: the segment does not continue the one before",
+                    ledger::name_of(next.first)
+                ));
+            }
+        }
+        Err(StoreError::Closed) => {}
+        Err(error) => inner.stop(error.to_string()),
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map(drop)
+        .map_err(|e| StoreError::io(format!("thread {name}"), e))
+}

@@ -1,0 +1,308 @@
+//! What each change needs to find, and what it leaves: the one place where the state moves.
+//!
+//! The same rules run when a change is committed and when the view is made anew from the ledger.
+
+use deputy_core::job::OsIdentity;
+use deputy_core::{AccountName, ApplicationName, JobId, SessionId};
+
+use super::change::Change;
+use super::clock::Timestamp;
+use super::error::StoreError;
+use super::record::{Account, Job, JobState, Link, LinkState, Session};
+use super::view::{Draft, keys};
+
+/// Checks a change against the draft and writes its rows there. After an error the draft is as it was.
+pub(crate) fn apply(
+    change: &Change,
+    number: u64,
+    at: Timestamp,
+    draft: &mut Draft<'_>,
+) -> Result<(), StoreError> {
+    match change {
+        Change::AccountCreated { application, account, email, first_name, last_name, role } => {
+            let key = keys::account(application, account);
+            if draft.has(&key)? {
+                return Err(conflict("account", pair(application, account), "it exists already"));
+            }
+            let record = Account {
+                application: application.clone(),
+                name: account.clone(),
+                email: email.clone(),
+                first_name: first_name.clone(),
+                last_name: last_name.clone(),
+                role: role.clone(),
+                created: at,
+            };
+            draft.put(key, &record);
+        }
+        Change::LinkRequested { application, account, os, code, expires } => {
+            need_account(draft, application, account)?;
+            let old = find_link(draft, application, account)?;
+            if let Some(old) = &old {
+                let lapsed = old.state == LinkState::Waiting && old.expires.is_some_and(|end| end <= at);
+                if !lapsed && matches!(old.state, LinkState::Waiting | LinkState::Active) {
+                    return Err(conflict("link", pair(application, account), "it exists already"));
+                }
+            }
+            let link = Link {
+                code: code.clone(),
+                expires: *expires,
+                ..new_link(application, account, os, LinkState::Waiting, at)
+            };
+            replace_link(draft, old.as_ref(), &link);
+        }
+        Change::LinkActivated { application, account, os, given_by, expires } => {
+            need_account(draft, application, account)?;
+            let old = find_link(draft, application, account)?;
+            match &old {
+                Some(old) if old.state == LinkState::Active => {
+                    return Err(conflict("link", pair(application, account), "it is active already"));
+                }
+                Some(old) if old.state == LinkState::Waiting && old.os != *os => {
+                    return Err(conflict(
+                        "link",
+                        pair(application, account),
+                        "another OS account was asked for",
+                    ));
+                }
+                _ => {}
+            }
+            let requested = match &old {
+                Some(old) if old.state == LinkState::Waiting => old.requested,
+                _ => at,
+            };
+            let link = Link {
+                given_by: Some(*given_by),
+                expires: *expires,
+                requested,
+                ..new_link(application, account, os, LinkState::Active, at)
+            };
+            replace_link(draft, old.as_ref(), &link);
+        }
+        Change::LinkStale { application, account, reason } => {
+            let from = [LinkState::Active];
+            move_link(draft, application, account, &from, LinkState::Stale, Some(reason.clone()), at)?;
+        }
+        Change::LinkExpired { application, account } => {
+            let from = [LinkState::Waiting, LinkState::Active];
+            move_link(draft, application, account, &from, LinkState::Expired, None, at)?;
+        }
+        Change::LinkRevoked { application, account } => {
+            let from = [LinkState::Waiting, LinkState::Active, LinkState::Stale, LinkState::Expired];
+            move_link(draft, application, account, &from, LinkState::Revoked, None, at)?;
+        }
+        Change::LinkRemoved { application, account } => {
+            let link = need_link(draft, application, account)?;
+            draft.remove(keys::link(application, account));
+            draft.remove(keys::link_of_uid(link.os.uid, application, account));
+        }
+        Change::SessionOpened { .. } | Change::SessionExtended { .. } | Change::SessionClosed { .. } => {
+            apply_session(change, at, draft)?;
+        }
+        Change::JobQueued { .. } => queue_job(change, number, at, draft)?,
+        Change::JobStarted { id } => {
+            let mut job = need_job(draft, id)?;
+            if job.state != (JobState::Queued {}) {
+                return Err(conflict("job", id.to_string(), "it is not waiting to be started"));
+            }
+            job.state = JobState::Running {};
+            job.started = Some(at);
+            draft.put(keys::job(id), &job);
+        }
+        Change::JobEnded { id, end, usage, ended } => {
+            end_job(draft, id, JobState::Ended { end: end.clone(), usage: usage.clone() }, *ended)?;
+        }
+        Change::JobLost { id, cause } => end_job(draft, id, JobState::Lost { cause: cause.clone() }, at)?,
+        Change::JobAbandoned { id, cause } => {
+            if need_job(draft, id)?.state == (JobState::Running {}) {
+                return Err(conflict("job", id.to_string(), "it runs"));
+            }
+            end_job(draft, id, JobState::Abandoned { cause: cause.clone() }, at)?;
+        }
+        Change::Denied { .. } | Change::StrangersDenied { .. } | Change::TailCut { .. } => {}
+    }
+    Ok(())
+}
+
+fn apply_session(change: &Change, at: Timestamp, draft: &mut Draft<'_>) -> Result<(), StoreError> {
+    match change {
+        Change::SessionOpened { id, application, account, service_uid, how, expires } => {
+            need_account(draft, application, account)?;
+            let key = keys::session(id);
+            if draft.has(&key)? {
+                return Err(conflict("session", format!("{id:?}"), "it exists already"));
+            }
+            let session = Session {
+                id: id.clone(),
+                application: application.clone(),
+                account: account.clone(),
+                service_uid: *service_uid,
+                how: how.clone(),
+                opened: at,
+                expires: *expires,
+            };
+            draft.put(key, &session);
+            draft.put_entry(keys::session_of(application, account, id), id.as_str());
+        }
+        Change::SessionExtended { id, expires } => {
+            let mut session = need_session(draft, id)?;
+            session.expires = *expires;
+            draft.put(keys::session(id), &session);
+        }
+        Change::SessionClosed { id, .. } => {
+            let session = need_session(draft, id)?;
+            draft.remove(keys::session(id));
+            draft.remove(keys::session_of(&session.application, &session.account, id));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn queue_job(change: &Change, number: u64, at: Timestamp, draft: &mut Draft<'_>) -> Result<(), StoreError> {
+    let Change::JobQueued { id, application, account, os, kind, argv, cwd, project, session } = change else {
+        return Ok(());
+    };
+    need_account(draft, application, account)?;
+    let key = keys::job(id);
+    if draft.has(&key)? {
+        return Err(conflict("job", id.to_string(), "it exists already"));
+    }
+    let job = Job {
+        id: id.clone(),
+        number,
+        application: application.clone(),
+        account: account.clone(),
+        os: os.clone(),
+        kind: kind.clone(),
+        argv: argv.clone(),
+        cwd: cwd.clone(),
+        project: project.clone(),
+        session: session.clone(),
+        state: JobState::Queued {},
+        queued: at,
+        started: None,
+        ended: None,
+    };
+    draft.put(key, &job);
+    for index in [
+        keys::jobs_of_application(application),
+        keys::jobs_of_account(application, account),
+        keys::jobs_of_uid(os.uid),
+        keys::OPEN_JOBS.to_vec(),
+    ] {
+        draft.put_entry(keys::numbered(index, number), id.as_str());
+    }
+    Ok(())
+}
+
+/// Records the end of a job: the first one stays, whatever it was.
+fn end_job(draft: &mut Draft<'_>, id: &JobId, state: JobState, ended: Timestamp) -> Result<(), StoreError> {
+    let mut job = need_job(draft, id)?;
+    if !job.state.is_open() {
+        return Err(conflict("job", id.to_string(), "its end is recorded already"));
+    }
+    job.state = state;
+    job.ended = Some(ended);
+    draft.put(keys::job(id), &job);
+    draft.remove(keys::numbered(keys::OPEN_JOBS.to_vec(), job.number));
+    Ok(())
+}
+
+fn new_link(
+    application: &ApplicationName,
+    account: &AccountName,
+    os: &OsIdentity,
+    state: LinkState,
+    at: Timestamp,
+) -> Link {
+    Link {
+        application: application.clone(),
+        account: account.clone(),
+        os: os.clone(),
+        state,
+        reason: None,
+        given_by: None,
+        code: None,
+        requested: at,
+        changed: at,
+        expires: None,
+    }
+}
+
+fn replace_link(draft: &mut Draft<'_>, old: Option<&Link>, link: &Link) {
+    if let Some(old) = old {
+        draft.remove(keys::link_of_uid(old.os.uid, &old.application, &old.account));
+    }
+    draft.put(keys::link(&link.application, &link.account), link);
+    draft.put_entry(keys::link_of_uid(link.os.uid, &link.application, &link.account), "");
+}
+
+fn move_link(
+    draft: &mut Draft<'_>,
+    application: &ApplicationName,
+    account: &AccountName,
+    from: &[LinkState],
+    to: LinkState,
+    reason: Option<String>,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let mut link = need_link(draft, application, account)?;
+    if !from.contains(&link.state) {
+        return Err(conflict("link", pair(application, account), "it is not in a state that allows this"));
+    }
+    link.state = to;
+    link.reason = reason;
+    link.changed = at;
+    link.code = None;
+    draft.put(keys::link(application, account), &link);
+    Ok(())
+}
+
+fn find_link(
+    draft: &Draft<'_>,
+    application: &ApplicationName,
+    account: &AccountName,
+) -> Result<Option<Link>, StoreError> {
+    draft.record(&keys::link(application, account))
+}
+
+fn need_link(
+    draft: &Draft<'_>,
+    application: &ApplicationName,
+    account: &AccountName,
+) -> Result<Link, StoreError> {
+    find_link(draft, application, account)?.ok_or_else(|| missing("link", pair(application, account)))
+}
+
+fn need_account(
+    draft: &Draft<'_>,
+    application: &ApplicationName,
+    account: &AccountName,
+) -> Result<(), StoreError> {
+    if draft.has(&keys::account(application, account))? {
+        Ok(())
+    } else {
+        Err(missing("account", pair(application, account)))
+    }
+}
+
+fn need_session(draft: &Draft<'_>, id: &SessionId) -> Result<Session, StoreError> {
+    draft.record(&keys::session(id))?.ok_or_else(|| missing("session", format!("{id:?}")))
+}
+
+fn need_job(draft: &Draft<'_>, id: &JobId) -> Result<Job, StoreError> {
+    draft.record(&keys::job(id))?.ok_or_else(|| missing("job", id.to_string()))
+}
+
+fn pair(application: &ApplicationName, account: &AccountName) -> String {
+    format!("{application}/{account}")
+}
+
+fn conflict(what: &'static str, key: String, why: &'static str) -> StoreError {
+    StoreError::Conflict { what, key, why }
+}
+
+fn missing(what: &'static str, key: String) -> StoreError {
+    StoreError::NotFound { what, key }
+}
