@@ -218,6 +218,15 @@ pub enum Change {
         /// The file in the ledger's folder that keeps them.
         kept: String,
     },
+    /// All records before this one came from another store's export.
+    Imported {
+        /// How many they are.
+        records: u64,
+        /// The other ledger's identity.
+        identity: String,
+        /// The hash of its last record.
+        hash: String,
+    },
 }
 
 /// Who made a change, and on what ground.

@@ -12,22 +12,23 @@ mod clock;
 mod error;
 mod folder;
 mod ledger;
+mod open;
 mod page;
 mod query;
 mod record;
 mod replay;
 mod rules;
 mod strangers;
+mod tools;
 mod view;
 mod writer;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use deputy_core::Code;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, oneshot};
 
 pub use argument::Argument;
@@ -37,16 +38,15 @@ pub use error::{Damage, StoreError};
 pub use page::{Cursor, MAX_PAGE, Page, PageRequest};
 pub use query::{AccountFilter, AuditFilter, JobFilter, Scope};
 pub use record::{Account, Job, JobState, Link, LinkState, Session};
+pub use tools::{Tail, VerifyReport, export, import, rebuild, verify};
 
 use folder::Folder;
-use ledger::{Found, SharedIndex, Tip};
-use view::{Place, Usable, View};
-use writer::{Request, Writer};
+use ledger::SharedIndex;
+use view::View;
+use writer::Request;
 
 /// The most changes that wait for the writer; who comes later waits for his turn first.
 const MAX_WAITING: usize = 4096;
-/// The file in the ledger's folder that tells its end at the last orderly close.
-const CLEAN_MARK: &str = "clean.json";
 
 /// Where the store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,46 +120,6 @@ pub struct Committed {
     pub at: Timestamp,
 }
 
-/// The ledger's end, as an orderly close left it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CleanMark {
-    identity: [u8; 16],
-    number: u64,
-    hash: ledger::frame::Hash,
-}
-
-impl CleanMark {
-    fn new(identity: [u8; 16], tip: &Tip) -> Self {
-        Self { identity, number: tip.number, hash: tip.hash }
-    }
-
-    fn read(folder: &Folder) -> Result<Option<Self>, StoreError> {
-        let Some(bytes) = folder.read_small(CLEAN_MARK)? else { return Ok(None) };
-        serde_json::from_slice(&bytes).map(Some).map_err(|e| {
-            StoreError::Damaged(Damage {
-                segment: CLEAN_MARK.to_owned(),
-                record: 0,
-                offset: 0,
-                what: format!("the mark of the last orderly close cannot be read ({e})"),
-            })
-        })
-    }
-
-    /// Checks that the ledger has all that it had when it was closed.
-    fn check(&self, found: &Found) -> Result<(), StoreError> {
-        if self.identity != found.identity {
-            return Err(StoreError::Damaged(Damage {
-                segment: CLEAN_MARK.to_owned(),
-                record: 0,
-                offset: 0,
-                what: "the last orderly close was of another ledger than the one that is here".to_owned(),
-            }));
-        }
-        found.check_mark("the mark of the last orderly close", self.number, &self.hash)
-    }
-}
-
 /// What the store's handles and its threads share.
 pub(crate) struct Inner {
     folder: Arc<Folder>,
@@ -203,61 +163,13 @@ impl Store {
     /// Blocks: the end of the ledger is verified, an unacknowledged tail is put aside, and the view is caught up or
     /// made anew. Anything else that does not verify is an error, and nothing is changed.
     pub fn open_with(directories: &Directories, options: Options) -> Result<(Self, OpenReport), StoreError> {
-        let folder = Arc::new(Folder::open(&directories.ledger, true)?);
-        let ledger_lock = folder.lock()?;
-        let mut place = Place::open(&directories.view, &options.boot)?;
-        let clean = CleanMark::read(&folder)?;
-        let found = ledger::inspect(&folder, options.check_bytes)?;
-        let existing = place.existing(options.check_rows)?;
-        let created = found.is_none();
-        let found = match found {
-            Some(found) => found,
-            None => new_ledger(&folder, clean.as_ref(), &existing)?,
-        };
-        if let Some(clean) = &clean {
-            clean.check(&found)?;
-        }
-        if let Usable::Yes(view) = &existing {
-            let mark = view.mark();
-            if mark.identity == found.identity && mark.number > found.tip.number {
-                found.check_mark("the view", mark.number, &mark.hash)?;
-            }
-        }
-        let unchecked = found.spans[..found.unchecked].to_vec();
-        let (appender, index, cut) = found.open(Arc::clone(&folder), options.segment_bytes)?;
-        let (view, rebuilt, caught_up) = ready_view(&mut place, existing, &folder, &index)?;
-        let inner = Arc::new(Inner {
-            folder,
-            index,
-            view,
-            strangers: strangers::Strangers::default(),
-            clock: options.clock,
-            stopped: Mutex::new(None),
-            check_stop: AtomicBool::new(false),
-        });
-        let mut writer = Writer {
-            inner: Arc::clone(&inner),
-            appender,
-            place,
-            strangers_every: options.strangers_every,
-            _ledger_lock: ledger_lock,
-        };
-        if let Some(cut) = &cut {
-            let change = Change::TailCut { bytes: cut.bytes, kept: cut.kept.clone().unwrap_or_default() };
-            writer.commit_own(change, Actor::daemon("open"))?;
-        }
-        let report = OpenReport {
-            created,
-            last_number: inner.index.read().tip.number,
-            cut_tail: cut.map(|cut| (cut.bytes, cut.kept)),
-            view_rebuilt: rebuilt,
-            caught_up,
-        };
+        let open::Prepared { writer, unchecked, report } = open::prepare(directories, options)?;
+        let inner = Arc::clone(&writer.inner);
         let (requests, receiver) = mpsc::channel();
         spawn("store-writer", move || writer.run(&receiver))?;
         if !unchecked.is_empty() {
             let inner = Arc::clone(&inner);
-            spawn("store-check", move || check_older(&inner, &unchecked))?;
+            spawn("store-check", move || open::check_older(&inner, &unchecked))?;
         }
         Ok((Self { inner, requests, waiting: Arc::new(Semaphore::new(MAX_WAITING)) }, report))
     }
@@ -314,79 +226,6 @@ impl Store {
         let (answer, result) = oneshot::channel();
         self.requests.send(Request::Close(answer)).map_err(|_| StoreError::Closed)?;
         result.blocking_recv().unwrap_or(Err(StoreError::Closed))
-    }
-}
-
-/// Makes a ledger, unless something shows that there was one.
-fn new_ledger(folder: &Folder, clean: Option<&CleanMark>, existing: &Usable) -> Result<Found, StoreError> {
-    let seen = match existing {
-        Usable::Yes(view) => view.mark().number,
-        Usable::No(_) => 0,
-    };
-    let seen = seen.max(clean.map_or(0, |mark| mark.number));
-    if seen > 0 {
-        return Err(StoreError::Damaged(Damage {
-            segment: ledger::name_of(1),
-            record: 1,
-            offset: 0,
-            what: format!("the ledger has no segment, but record {seen} was on disk"),
-        }));
-    }
-    // A mark without records, of a ledger that is gone, would stand in the way of the new one.
-    folder.remove(CLEAN_MARK)?;
-    Found::create(folder)
-}
-
-/// Makes the view ready: as it is, caught up, or anew.
-fn ready_view(
-    place: &mut Place,
-    existing: Usable,
-    folder: &Arc<Folder>,
-    index: &SharedIndex,
-) -> Result<(View, Option<String>, u64), StoreError> {
-    let last = index.read().tip.number;
-    let why = match existing {
-        Usable::No(why) => why,
-        Usable::Yes(view) => {
-            let seen = view.mark().number;
-            match replay::catch_up(folder, index, &view) {
-                Ok(true) => return Ok((view, None, last - seen)),
-                Ok(false) => "it is the view of another ledger".to_owned(),
-                // Whose fault that is, the new view will tell.
-                Err(StoreError::View(why)) => why,
-                Err(StoreError::Damaged(damage)) => damage.what,
-                Err(error) => return Err(error),
-            }
-        }
-    };
-    let identity = index.read().identity;
-    let view = place.fresh(identity)?;
-    replay::catch_up(folder, index, &view)?;
-    place.adopt()?;
-    Ok((view, Some(why), last))
-}
-
-/// Verifies the segments that were not read at the start.
-fn check_older(inner: &Inner, spans: &[ledger::Span]) {
-    let result = ledger::check_chain(&inner.folder, spans, Some(Tip::default()), None, |_| {
-        // The error only ends the check; nobody sees it.
-        if inner.check_stop.load(Ordering::Relaxed) { Err(StoreError::Closed) } else { Ok(()) }
-    });
-    match result {
-        Ok((tip, _)) => {
-            // The segment after these was checked from its head on, at the start: they have to meet.
-            let next = inner.index.read().spans[spans.len()];
-            let met = ledger::Scan::open(&inner.folder, &ledger::name_of(next.first), None)
-                .is_ok_and(|scan| Some(scan.head().before) == tip);
-            if !met {
-                inner.stop(format!(
-                    "{}: the segment does not continue the one before",
-                    ledger::name_of(next.first)
-                ));
-            }
-        }
-        Err(StoreError::Closed) => {}
-        Err(error) => inner.stop(error.to_string()),
     }
 }
 

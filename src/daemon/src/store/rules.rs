@@ -35,6 +35,45 @@ pub(crate) fn apply(
             };
             draft.put(key, &record);
         }
+        Change::LinkRequested { .. }
+        | Change::LinkActivated { .. }
+        | Change::LinkStale { .. }
+        | Change::LinkExpired { .. }
+        | Change::LinkRevoked { .. }
+        | Change::LinkRemoved { .. } => apply_link(change, at, draft)?,
+        Change::SessionOpened { .. } | Change::SessionExtended { .. } | Change::SessionClosed { .. } => {
+            apply_session(change, at, draft)?;
+        }
+        Change::JobQueued { .. } => queue_job(change, number, at, draft)?,
+        Change::JobStarted { id } => {
+            let mut job = need_job(draft, id)?;
+            if job.state != (JobState::Queued {}) {
+                return Err(conflict("job", id.to_string(), "it is not waiting to be started"));
+            }
+            job.state = JobState::Running {};
+            job.started = Some(at);
+            draft.put(keys::job(id), &job);
+        }
+        Change::JobEnded { id, end, usage, ended } => {
+            end_job(draft, id, JobState::Ended { end: end.clone(), usage: usage.clone() }, *ended)?;
+        }
+        Change::JobLost { id, cause } => end_job(draft, id, JobState::Lost { cause: cause.clone() }, at)?,
+        Change::JobAbandoned { id, cause } => {
+            if need_job(draft, id)?.state == (JobState::Running {}) {
+                return Err(conflict("job", id.to_string(), "it runs"));
+            }
+            end_job(draft, id, JobState::Abandoned { cause: cause.clone() }, at)?;
+        }
+        Change::Denied { .. }
+        | Change::StrangersDenied { .. }
+        | Change::TailCut { .. }
+        | Change::Imported { .. } => {}
+    }
+    Ok(())
+}
+
+fn apply_link(change: &Change, at: Timestamp, draft: &mut Draft<'_>) -> Result<(), StoreError> {
+    match change {
         Change::LinkRequested { application, account, os, code, expires } => {
             need_account(draft, application, account)?;
             let old = find_link(draft, application, account)?;
@@ -96,30 +135,7 @@ pub(crate) fn apply(
             draft.remove(keys::link(application, account));
             draft.remove(keys::link_of_uid(link.os.uid, application, account));
         }
-        Change::SessionOpened { .. } | Change::SessionExtended { .. } | Change::SessionClosed { .. } => {
-            apply_session(change, at, draft)?;
-        }
-        Change::JobQueued { .. } => queue_job(change, number, at, draft)?,
-        Change::JobStarted { id } => {
-            let mut job = need_job(draft, id)?;
-            if job.state != (JobState::Queued {}) {
-                return Err(conflict("job", id.to_string(), "it is not waiting to be started"));
-            }
-            job.state = JobState::Running {};
-            job.started = Some(at);
-            draft.put(keys::job(id), &job);
-        }
-        Change::JobEnded { id, end, usage, ended } => {
-            end_job(draft, id, JobState::Ended { end: end.clone(), usage: usage.clone() }, *ended)?;
-        }
-        Change::JobLost { id, cause } => end_job(draft, id, JobState::Lost { cause: cause.clone() }, at)?,
-        Change::JobAbandoned { id, cause } => {
-            if need_job(draft, id)?.state == (JobState::Running {}) {
-                return Err(conflict("job", id.to_string(), "it runs"));
-            }
-            end_job(draft, id, JobState::Abandoned { cause: cause.clone() }, at)?;
-        }
-        Change::Denied { .. } | Change::StrangersDenied { .. } | Change::TailCut { .. } => {}
+        _ => {}
     }
     Ok(())
 }

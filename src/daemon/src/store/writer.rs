@@ -9,8 +9,9 @@ use tokio::sync::oneshot;
 use super::change::{self, Actor, Body, Change};
 use super::error::StoreError;
 use super::ledger::{Appender, GROUP_BYTES, GROUP_RECORDS, MAX_BODY};
+use super::open::{CLEAN_MARK, CleanMark};
 use super::view::{Draft, Place};
-use super::{CLEAN_MARK, CleanMark, Committed, Inner, rules};
+use super::{Committed, Inner, rules};
 
 /// What a change's sender is told.
 pub(crate) type Answer = oneshot::Sender<Result<Committed, StoreError>>;
@@ -163,8 +164,27 @@ impl Writer {
         result.try_recv().unwrap_or(Err(StoreError::Closed))
     }
 
+    /// Commits records that another store exported, as they were.
+    pub fn import(&mut self, entries: Vec<Body>) -> Result<(), StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let mut draft = Draft::new(&inner.view);
+        let mut bodies = Vec::with_capacity(entries.len());
+        let mut number = self.appender.tip().number;
+        for body in entries {
+            number += 1;
+            rules::apply(&body.change, number, body.at, &mut draft)?;
+            let bytes = serde_json::to_vec(&body).expect("changes have string keys only");
+            if bytes.len() > MAX_BODY {
+                return Err(StoreError::TooLarge { bytes: bytes.len(), limit: MAX_BODY });
+            }
+            bodies.push(bytes);
+        }
+        self.appender.append(change::VERSION, &bodies)?;
+        inner.view.apply(&draft.into_rows(), &self.appender.tip())
+    }
+
     /// Leaves the marks of an orderly end.
-    fn close(&mut self) -> Result<(), StoreError> {
+    pub fn close(&mut self) -> Result<(), StoreError> {
         self.inner.check_stop.store(true, std::sync::atomic::Ordering::Relaxed);
         if self.inner.stopped().is_some() {
             // A view that failed must not be found clean.

@@ -15,9 +15,9 @@ mod walk;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub(crate) use append::Appender;
-#[cfg(test)]
-pub(crate) use disk::Faults;
 pub(crate) use frame::{MAX_BODY, Tip};
+#[cfg(test)]
+pub(crate) use recovery::CutTail;
 pub(crate) use recovery::{Found, inspect, segments};
 pub(crate) use scan::{Frame, Scan, name_of};
 pub(crate) use walk::{Walk, check_chain};

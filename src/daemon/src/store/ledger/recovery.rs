@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::append::{Appender, NEW_SEGMENT, make_segment};
 use super::disk::Disk;
 use super::frame::{FRAME_HEAD, Head, SEGMENT_HEAD, SegmentHead, Tip};
-use super::scan::{Scan, first_of, name_of};
+use super::scan::{Frame, Scan, first_of, name_of};
 use super::walk::check_chain;
 use super::{Index, MAX_TAIL, SharedIndex, Span};
 use crate::store::error::{Damage, StoreError};
@@ -68,7 +68,11 @@ pub fn segments(folder: &Folder) -> Result<Vec<Span>, StoreError> {
 
 /// Looks for the ledger's end. Reads the newest segments up to `check_bytes`, and always the last one. `None` when
 /// there is no ledger.
-pub fn inspect(folder: &Folder, check_bytes: u64) -> Result<Option<Found>, StoreError> {
+pub fn inspect(
+    folder: &Folder,
+    check_bytes: u64,
+    mut visit: impl FnMut(&Frame) -> Result<(), StoreError>,
+) -> Result<Option<Found>, StoreError> {
     let mut spans = segments(folder)?;
     let Some((last, sealed)) = spans.split_last() else { return Ok(None) };
     if spans[0].first != 1 {
@@ -82,7 +86,7 @@ pub fn inspect(folder: &Folder, check_bytes: u64) -> Result<Option<Found>, Store
         unchecked -= 1;
         bytes += sealed[unchecked].end;
     }
-    let (before, identity) = check_chain(folder, &sealed[unchecked..], None, None, |_| Ok(()))?;
+    let (before, identity) = check_chain(folder, &sealed[unchecked..], None, None, &mut visit)?;
     let mut scan = Scan::open(folder, &name_of(last.first), None)?;
     if before.is_some_and(|tip| tip != scan.head().before)
         || identity.is_some_and(|identity| identity != scan.head().identity)
@@ -94,7 +98,7 @@ pub fn inspect(folder: &Folder, check_bytes: u64) -> Result<Option<Found>, Store
             what: "the segment does not continue the one before".to_owned(),
         }));
     }
-    let tail = find_end(folder, &mut scan)?;
+    let tail = find_end(folder, &mut scan, &mut visit)?;
     let found = Found {
         identity: scan.head().identity,
         tip: scan.tip(),
@@ -111,10 +115,14 @@ pub fn inspect(folder: &Folder, check_bytes: u64) -> Result<Option<Found>, Store
 }
 
 /// Reads a last segment to the end of what verifies, and judges what comes after.
-fn find_end(folder: &Folder, scan: &mut Scan) -> Result<Option<Tail>, StoreError> {
+fn find_end(
+    folder: &Folder,
+    scan: &mut Scan,
+    visit: &mut impl FnMut(&Frame) -> Result<(), StoreError>,
+) -> Result<Option<Tail>, StoreError> {
     let damage = loop {
         match scan.advance() {
-            Ok(Some(_)) => {}
+            Ok(Some(frame)) => visit(&frame)?,
             Ok(None) => return Ok(None),
             Err(StoreError::Damaged(damage)) => break damage,
             Err(error) => return Err(error),

@@ -117,6 +117,12 @@ impl Place {
         self.set_state(true)
     }
 
+    /// Forgets the view that is there: the next opening makes it anew.
+    pub fn forget(&self) -> Result<(), StoreError> {
+        self.folder.remove(STATE)?;
+        self.folder.sync()
+    }
+
     fn set_state(&self, clean: bool) -> Result<(), StoreError> {
         let state = State { database: self.database.clone(), boot: self.boot.clone(), clean };
         self.folder.replace(STATE, &serde_json::to_vec(&state).expect("the state is plain data"))
