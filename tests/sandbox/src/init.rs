@@ -200,11 +200,18 @@ fn cgroup2_mount() -> PathBuf {
 }
 
 /// Mounts cgroup2 afresh (the host's may be read-only) and makes the directory for jobs in the one that the
-/// cleaner made. Returns its path as seen from inside.
+/// cleaner made, with the controllers that the host passes on. Returns its path as seen from inside.
 fn job_cgroup(mount: &Path, name: &str) -> Result<String> {
     // The same file system is not mounted twice on one place.
     mounts::detach(&staged(mount));
     mounts::fresh(&staged(mount), "cgroup2", "")?;
+    let parent = staged(mount.join(name));
+    for controller in
+        fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default().split_whitespace()
+    {
+        // None with cgroup v1 beside it; killing and counting work all the same.
+        let _ = fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}"));
+    }
     let directory = mount.join(name).join("jobs");
     fs::create_dir(staged(&directory)).with_context(|| directory.display().to_string())?;
     Ok(directory.display().to_string())
