@@ -20,6 +20,7 @@ libpam-runtime      common-account, common-password, common-session-noninteracti
 libpam-oath         one-time codes in the login conversation, for the tests
 oathtool            makes those codes
 dbus-daemon         the private system bus
+dbus-system-bus-common  the account messagebus, which that bus runs as
 dbus-bin            dbus-send (is the service up?), dbus-monitor (no password on the bus)
 polkitd             the real polkit
 pkexec              pkaction, pkcheck, and deputyctl through pkexec

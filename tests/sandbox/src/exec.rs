@@ -16,6 +16,13 @@ pub const ROLE: &str = "--exec";
 /// Its option for services: a session of its own, and nothing open but the standard descriptors.
 pub const SERVICE: &str = "--service";
 
+/// Makes the standard library fork instead of calling `posix_spawn`: glibc's leaves signals 32 and 33 ignored in the
+/// child, for good, and the commands inside compare their dispositions with those of a login.
+pub fn by_fork(command: &mut Command) -> &mut Command {
+    // Any of the settings that posix_spawn cannot do would serve; this one changes nothing.
+    command.gid(nix::unistd::getgid().as_raw())
+}
+
 /// Becomes the program; returns only when that failed, with the status that a shell would give.
 pub fn run(arguments: &[OsString]) -> Result<u8> {
     let (service, arguments) = match arguments.split_first() {

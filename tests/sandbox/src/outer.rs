@@ -24,7 +24,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, geteuid};
 
 use crate::options::Options;
-use crate::{cleaner, init, mounts};
+use crate::{cleaner, exec, init, mounts};
 
 /// Signals that are passed on to the command.
 pub const FORWARDED: [Signal; 6] =
@@ -71,7 +71,7 @@ pub fn run(arguments: &[OsString]) -> Result<u8> {
     // Process 1 looks whether we still live by this descriptor, after it has set its parent-death signal.
     let (inner_reader, mut inner_writer) = std::io::pipe().context("pipe")?;
     fcntl(&inner_reader, FcntlArg::F_SETFD(FdFlag::empty())).context("pipe")?;
-    let mut inner = Command::new(&own)
+    let mut inner = exec::by_fork(&mut Command::new(&own))
         .args([init::ROLE, &inner_reader.as_raw_fd().to_string()])
         .spawn()
         .context("starting process 1")?;

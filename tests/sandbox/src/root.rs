@@ -148,12 +148,8 @@ fn install_programs(bin_dir: &Path, own: &Path) -> Result<()> {
     for entry in fs::read_dir(bin_dir).with_context(|| format!("--bin-dir {}", bin_dir.display()))? {
         let path = entry?.path();
         let Some(name) = path.file_name().and_then(OsStr::to_str) else { continue };
-        let ours = name == "deputyd" || name == "deputyctl" || name.starts_with("deputy-");
-        if name == "deputy-sandbox" {
-            continue;
-        }
         // Files like deputyd.d (what make reads) are not executable.
-        if ours && executable(&path) {
+        if ours(name) && name != "deputy-sandbox" && executable(&path) {
             programs.push((path.clone(), Path::new("/usr/local/bin").join(name)));
         }
     }
@@ -163,7 +159,8 @@ fn install_programs(bin_dir: &Path, own: &Path) -> Result<()> {
             fs::read_dir(directory).into_iter().flatten().filter_map(|e| Some(e.ok()?.path())).collect();
         mounts::tmpfs(&staged(directory), 0o755)?;
         for path in entries {
-            if programs.iter().any(|(_, target)| *target == path) {
+            // An installed Deputy must not stand in for one that is not built.
+            if path.file_name().and_then(OsStr::to_str).is_some_and(ours) {
                 continue;
             }
             if path.is_symlink() {
@@ -177,6 +174,10 @@ fn install_programs(bin_dir: &Path, own: &Path) -> Result<()> {
         mounts::bind(&source, &staged(&target))?;
     }
     Ok(())
+}
+
+fn ours(name: &str) -> bool {
+    name == "deputyd" || name == "deputyctl" || name.starts_with("deputy-")
 }
 
 fn executable(path: &Path) -> bool {

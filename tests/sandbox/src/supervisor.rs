@@ -79,7 +79,9 @@ impl Supervisor {
         while !ready() {
             self.turn(PollTimeout::from(TICK_MS))?;
             if let Some(signal) = self.early {
-                bail!("ended by {signal} during the start");
+                // As if it had ended the command, which is not there yet; the kernel ends the rest with us.
+                eprintln!("deputy-sandbox: ended by {signal} during the start");
+                std::process::exit(128 + signal as i32);
             }
             let dying = self.services.iter().find(|s| s.service.name == name && s.died_at_once >= PATIENCE);
             let reason = match dying {
@@ -94,7 +96,7 @@ impl Supervisor {
 
     /// Runs the command to its end.
     pub fn run_command(&mut self, mut command: Command) -> Result<u8> {
-        let child = command.spawn().context("starting the command")?;
+        let child = exec::by_fork(&mut command).spawn().context("starting the command")?;
         self.command = Some(pid_of(&child)?);
         loop {
             if let Some(status) = self.command_status {
@@ -186,7 +188,7 @@ fn spawn(own: &Path, supervised: &mut Supervised) -> Result<()> {
     let service = &supervised.service;
     let log = format!("{LOGS}/{}.log", service.name);
     let log = File::options().create(true).append(true).open(&log).context(log)?;
-    let child = Command::new(own)
+    let child = exec::by_fork(&mut Command::new(own))
         .args([exec::ROLE, exec::SERVICE])
         .args(&service.argv)
         .env_clear()
