@@ -36,14 +36,24 @@ fn a_full_disk_is_an_error_and_loses_nothing() {
     in_namespace("full_disk_inside");
 }
 
-/// Runs an ignored test of this program in a mount namespace of its own: whatever happens, no mount stays behind.
+/// Runs an ignored test of this program in mount and pid namespaces of its own: whatever happens, no mount and
+/// no process stays behind.
 fn in_namespace(test: &str) {
     assert!(
         rustix::process::geteuid().is_root() && Path::new("/dev/loop-control").exists(),
         "this test needs root, and loop devices (/dev/loop-control), to mount file systems of its own"
     );
     let status = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "--"])
+        .args([
+            "--mount",
+            "--propagation",
+            "private",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "--",
+        ])
         .arg(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", test, "--nocapture"])
         .env(INSIDE, "1")

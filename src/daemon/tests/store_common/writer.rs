@@ -150,3 +150,11 @@ impl Writer {
         Some(line.strip_prefix("ack ").and_then(|rest| rest.split(' ').next()?.parse().ok()))
     }
 }
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Also when a test fails: a stopped writer would stay for good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
