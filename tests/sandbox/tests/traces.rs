@@ -56,6 +56,7 @@ const SCRIPT: &str = "
 fn start(mark: &str, end: &str) -> Child {
     let mut child = sandbox(&["--user", "alice:word:lab1"], &format!("{SCRIPT}{end}"))
         .env("MARK", mark)
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -96,7 +97,7 @@ fn ended(pid: &str) -> bool {
 // One test, because the parts compare the whole machine before and after.
 #[test]
 fn nothing_is_left_behind() {
-    check("normal", 1, "exit 0", |_| ());
+    check("normal", 1, "read -r || exit 0", |child| drop(child.stdin.take()));
     check("killed", 2, "sleep 1000", |child| child.kill().unwrap());
     check("terminated", 3, "exec sleep 1000", |child| {
         kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
