@@ -1,0 +1,88 @@
+//! Jobs and sessions that exist already.
+
+use std::process::ExitCode;
+
+use super::{Context, block_on, list, record_of};
+use crate::bus::{Bus, CallOptions, JOB_PREFIX};
+use crate::failure::Failure;
+use crate::options::{JobCommand, SessionCommand};
+use crate::value::{self, Dictionary};
+
+/// The columns of the list; what only one job's record shows comes after them there.
+const JOB: [&str; 9] =
+    ["id", "application", "account", "os_user", "kind", "state", "status", "queued", "argv"];
+const JOB_RECORD: [&str; 22] = [
+    "id",
+    "path",
+    "application",
+    "account",
+    "os_user",
+    "uid",
+    "gid",
+    "kind",
+    "argv",
+    "state",
+    "status",
+    "exit_code",
+    "signal",
+    "core",
+    "failed_step",
+    "errno",
+    "cause",
+    "queued",
+    "started",
+    "ended",
+    "wall_us",
+    "max_rss_kib",
+];
+const SESSION: [&str; 7] = ["path", "application", "account", "os_user", "how", "opened", "expires"];
+
+/// `job`.
+pub fn job(context: &Context, command: JobCommand) -> Result<ExitCode, Failure> {
+    match command {
+        JobCommand::List { application, account, state } => {
+            let filters = [
+                ("application", application.map(String::from)),
+                ("account", account.map(String::from)),
+                ("state", state),
+            ];
+            block_on(list(context, "Jobs", &filters, &JOB))
+        }
+        JobCommand::Show { job } => block_on(async {
+            let path = format!("{JOB_PREFIX}{job}");
+            let found: Dictionary = Bus::connect().await?.call_at(&path, "Job", "Get", &()).await?;
+            context.output.record(&value::record(&found), &JOB_RECORD)?;
+            Ok(ExitCode::SUCCESS)
+        }),
+        JobCommand::Cancel { job, grace } => block_on(async {
+            let path = format!("{JOB_PREFIX}{job}");
+            let mut options = CallOptions::new();
+            if let Some(seconds) = grace {
+                options.insert("grace_ms", (seconds * 1000).into());
+            }
+            let () = Bus::connect().await?.call_at(&path, "Job", "Cancel", &(options,)).await?;
+            context
+                .output
+                .done(&format!("job {job} is being cancelled"), &record_of([("id", job.as_str())]))?;
+            Ok(ExitCode::SUCCESS)
+        }),
+    }
+}
+
+/// `session`.
+pub fn session(context: &Context, command: SessionCommand) -> Result<ExitCode, Failure> {
+    block_on(async {
+        let bus = Bus::connect().await?;
+        match command {
+            SessionCommand::Show { session } => {
+                let found: Dictionary = bus.call_at(session.as_str(), "Session", "Get", &()).await?;
+                context.output.record(&value::record(&found), &SESSION)?;
+            }
+            SessionCommand::Close { session } => {
+                let () = bus.call_at(session.as_str(), "Session", "Close", &()).await?;
+                context.output.done("the session is closed", &record_of([("path", session.as_str())]))?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}

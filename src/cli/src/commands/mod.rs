@@ -1,0 +1,109 @@
+//! What each command does.
+
+mod completion;
+mod consent;
+mod jobs;
+mod links;
+mod records;
+mod run;
+mod store;
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use crate::bus::{Bus, CallOptions};
+use crate::failure::Failure;
+use crate::options::{Command, GlobalOptions, Options};
+use crate::output::Output;
+use crate::value::{self, Dictionary, Record};
+
+/// The most records of a page.
+const PAGE: u32 = 1000;
+
+/// The columns of a table of findings.
+const FINDING: [&str; 4] = ["severity", "code", "message", "remedy"];
+
+/// What a command needs beside its own options.
+struct Context {
+    output: Output,
+    json: bool,
+    yes: bool,
+}
+
+/// Does what the command line asks for. The result is the exit status.
+pub fn execute(options: Options) -> Result<ExitCode, Failure> {
+    let GlobalOptions { json, yes, .. } = options.global;
+    let context = Context { output: Output::new(&options.global), json, yes };
+    match options.command {
+        Command::Status => records::status(&context),
+        Command::Application(command) => records::application(&context, command),
+        Command::Account(command) => records::account(&context, command),
+        Command::Link(command) => links::link(&context, command),
+        Command::Login(options) => links::login(&context, options),
+        Command::Session(command) => jobs::session(&context, command),
+        Command::Consent(command) => consent::consent(&context, command),
+        Command::Run(options) => run::run(options),
+        Command::Job(command) => jobs::job(&context, command),
+        Command::Store(command) => store::store(&context, command),
+        Command::Completion { shell } => completion::completion(shell),
+    }
+}
+
+/// Runs what waits for `deputyd` or for signals, on this one thread.
+///
+/// What still blocks afterwards (a question nobody answers, a terminal nobody types on) is left behind.
+fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    let result = runtime.block_on(future);
+    runtime.shutdown_background();
+    result
+}
+
+/// Prints every page of a list that `deputyd` has.
+async fn list(
+    context: &Context,
+    interface: &str,
+    filters: &[(&'static str, Option<String>)],
+    columns: &[&str],
+) -> Result<ExitCode, Failure> {
+    let bus = Bus::connect().await?;
+    let mut printed = context.output.list(columns);
+    let mut cursor = String::new();
+    loop {
+        let mut options = CallOptions::from([("limit", PAGE.into())]);
+        for (name, value) in filters {
+            if let Some(value) = value {
+                options.insert(name, value.as_str().into());
+            }
+        }
+        if !cursor.is_empty() {
+            options.insert("cursor", cursor.as_str().into());
+        }
+        let (page, next): (Vec<Dictionary>, String) = bus.call(interface, "List", &(options,)).await?;
+        printed.page(&value::records(&page))?;
+        // A cursor that does not move would never end.
+        if next.is_empty() || next == cursor {
+            break;
+        }
+        cursor = next;
+    }
+    printed.end()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what a check found; the exit status says whether there are errors.
+fn findings(context: &Context, found: &[Dictionary]) -> Result<ExitCode, Failure> {
+    let found = value::records(found);
+    context.output.records(&found, &FINDING)?;
+    Ok(if found.iter().any(is_error) { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+fn is_error(finding: &Record) -> bool {
+    finding.get("severity").and_then(Value::as_str) == Some("error")
+}
+
+/// A record of these texts.
+fn record_of<const N: usize>(fields: [(&str, &str); N]) -> Record {
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
+}

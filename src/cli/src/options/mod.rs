@@ -1,0 +1,166 @@
+//! The command line: what can be asked for, and the words of `--help` and of the manual page.
+
+mod consent;
+mod jobs;
+mod records;
+mod store;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+pub use consent::{ConsentCommand, GiveOptions, GrantOptions, RevokeOptions};
+pub use jobs::{JobCommand, LoginOptions, RunOptions, SessionCommand};
+pub use records::{AccountCommand, AddAccountOptions, ApplicationCommand, LinkCommand, LinkTarget};
+pub use store::StoreCommand;
+
+/// What `--help` says after the commands, and the manual page under the same heading.
+pub const EXIT_STATUS: &str = "\
+Exit status:
+  0        done
+  1        a check found errors
+  2        the command line is wrong ('run': 125)
+  125      Deputy refused or failed; standard error has 'deputyctl: CODE: message' and the remedy
+  'run'    the job's own status; 128+N if signal N ended it; 126 if the command cannot be
+           executed; 127 if it is not there";
+
+/// How `--json` writes what is not text; in the manual page.
+pub const JSON_FORM: &str = "\
+With --json each command prints one JSON value: an object for one record, an array for a list. The names of the \
+fields are those of the D-Bus dictionaries. Times are microseconds since 1970. Byte strings (arguments, paths) are \
+text in which a backslash is written \\\\ and each byte that is not part of valid UTF-8 is written \\xNN, so that every \
+byte string has exactly one form.";
+
+/// Act for an application's accounts as their own OS accounts.
+///
+/// deputyctl is an ordinary client of Deputy's D-Bus interface: what it may do is what its caller may do.
+#[derive(Debug, Parser)]
+#[command(name = "deputyctl", version, after_long_help = EXIT_STATUS, max_term_width = 110)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub struct Options {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: GlobalOptions,
+}
+
+/// What holds for every command.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
+pub struct GlobalOptions {
+    /// Print JSON instead of tables and sentences
+    #[arg(long, global = true, display_order = 900)]
+    pub json: bool,
+    /// Print without colours (as does the variable `NO_COLOR`)
+    #[arg(long, global = true, display_order = 901)]
+    pub no_color: bool,
+    /// Say also by which rule something was refused
+    #[arg(long, global = true, display_order = 902)]
+    pub verbose: bool,
+    /// Answer yes where a terminal would be asked for confirmation
+    #[arg(long, global = true, display_order = 903)]
+    pub yes: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show whether Deputy runs, and its version
+    #[command(after_help = "Example:\n  deputyctl status --json")]
+    Status,
+    /// Applications registered with Deputy
+    #[command(subcommand)]
+    Application(ApplicationCommand),
+    /// Accounts of one application
+    #[command(subcommand)]
+    Account(AccountCommand),
+    /// Links from accounts to OS accounts
+    #[command(subcommand)]
+    Link(LinkCommand),
+    /// What the owners of OS accounts, and root, have consented to
+    #[command(subcommand)]
+    Consent(ConsentCommand),
+    /// Run a command as the account's own OS account
+    Run(RunOptions),
+    /// Jobs: runs of commands
+    #[command(subcommand)]
+    Job(JobCommand),
+    /// Prove who an account's user is, and print the session's path
+    Login(LoginOptions),
+    /// Sessions: authenticated accounts, for a limited time
+    #[command(subcommand)]
+    Session(SessionCommand),
+    /// Deputy's own records: verify, rebuild, export, import (root only)
+    #[command(subcommand)]
+    Store(StoreCommand),
+    /// Print a script that completes deputyctl's command line
+    #[command(after_help = "Example:\n  deputyctl completion bash > /etc/bash_completion.d/deputyctl")]
+    Completion {
+        /// For which shell
+        shell: Shell,
+    },
+}
+
+/// The shells whose completion can be printed.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Shell {
+    /// GNU Bash
+    Bash,
+    /// The Z shell
+    Zsh,
+    /// fish
+    Fish,
+}
+
+/// Whether the words of a command line ask for `run`: only the global switches can stand before it.
+pub fn asks_to_run(mut words: impl Iterator<Item = std::ffi::OsString>) -> bool {
+    words.find(|word| !word.as_encoded_bytes().starts_with(b"-")).is_some_and(|word| word == "run")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn run_is_found_behind_global_switches_only() {
+        let asks = |line: &str| asks_to_run(line.split(' ').map(Into::into));
+        assert!(asks("run --nonsense"));
+        assert!(asks("--json --no-color run"));
+        assert!(!asks("job run"));
+        assert!(!asks("--run"));
+    }
+
+    #[test]
+    fn the_command_of_a_job_keeps_its_own_switches() {
+        for line in [
+            "deputyctl run --app a --account b -- ls -l --json",
+            "deputyctl run --app a --account b ls -l --json",
+        ] {
+            let options = Options::parse_from(line.split(' '));
+            let Command::Run(run) = options.command else { panic!() };
+            assert_eq!(run.command, ["ls", "-l", "--json"]);
+            assert!(!options.global.json);
+        }
+    }
+
+    #[test]
+    fn every_command_that_does_something_has_help_with_an_example() {
+        fn walk(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            assert!(command.get_about().is_some(), "{path}");
+            let mut leaves = command.get_subcommands().filter(|sub| !sub.is_hide_set()).peekable();
+            if leaves.peek().is_none() {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Example"), "{path} has no example");
+            }
+            leaves.for_each(|sub| walk(sub, &path));
+        }
+        walk(&Options::command(), "");
+    }
+}
