@@ -1,0 +1,174 @@
+//! The consent records on disk.
+
+use std::fs;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use deputy_core::consent::{Consent, GivenBy};
+use deputy_core::denial::{Code, Denial};
+use deputy_core::ids::OsUid;
+use deputy_core::job::OsIdentity;
+use deputy_core::message::ConsentPage;
+use deputy_core::names::{AccountName, ApplicationName};
+
+use crate::durable;
+use crate::paths::CONSENT;
+use crate::rules::Rules;
+
+/// The most bytes of a record.
+const MAX_RECORD: u64 = 16 * 1024;
+
+/// How many consents are on a page: few enough for one packet, whatever the names.
+const PAGE: usize = 40;
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// The record of a key, if there is one. A record that cannot be read is an error, not an absence.
+pub fn find(
+    application: &ApplicationName,
+    account: &AccountName,
+    uid: OsUid,
+) -> Result<Option<Consent>, Denial> {
+    read(&Consent::file_name(application, account, uid))
+}
+
+fn read(name: &str) -> Result<Option<Consent>, Denial> {
+    let bad = |error: String| {
+        Denial::new(Code::NoConsent, format!("{CONSENT}/{name}"), format!("the consent record is unreadable: {error}"))
+            .remedy("root can remove the record and let consent be given again")
+    };
+    match durable::read(Path::new(CONSENT), name, MAX_RECORD).map_err(|error| bad(error.to_string()))? {
+        None => Ok(None),
+        Some(text) => Consent::parse(name, &text).map(Some).map_err(|error| bad(error.to_string())),
+    }
+}
+
+/// The consent under which this application may act as this OS account for this account, now. Where there is none
+/// and root's own rule gives it, it is written down first.
+pub fn valid(rules: &Rules, account: &AccountName, identity: &OsIdentity, by_uid: u32) -> Result<Consent, Denial> {
+    let found = find(&rules.name, account, identity.uid)?;
+    let checked = found.as_ref().map(|consent| consent.check(identity, rules.service_uid, now()));
+    match (found, checked) {
+        (Some(consent), Some(Ok(()))) => Ok(consent),
+        // What the owner or root revoked is gone, and what is there but does not hold is not repaired by a rule:
+        // only a key that has no record at all gets one.
+        (_, Some(Err(denial))) => Err(denial),
+        _ if rule_gives(rules, account, identity) => {
+            give(rules, account, identity, GivenBy::Policy, by_uid, None)
+        }
+        _ => Err(Consent::missing()),
+    }
+}
+
+/// Whether root's rule in the application's file gives this OS account to this account.
+pub fn rule_gives(rules: &Rules, account: &AccountName, identity: &OsIdentity) -> bool {
+    rules.application.link.as_ref().and_then(|rule| rule.os_user(account)).as_ref() == Some(&identity.name)
+        && !is_revoked(&rules.name, account, identity.uid)
+}
+
+/// Writes a consent. The caller has made sure that whoever gives it may.
+pub fn give(
+    rules: &Rules,
+    account: &AccountName,
+    identity: &OsIdentity,
+    given_by: GivenBy,
+    by_uid: u32,
+    expires: Option<u64>,
+) -> Result<Consent, Denial> {
+    let consent = Consent {
+        version: Consent::VERSION,
+        application: rules.name.clone(),
+        service_uid: rules.service_uid,
+        account: account.clone(),
+        os_account: identity.clone(),
+        given_by,
+        by_uid,
+        made: now(),
+        expires,
+    };
+    let text = consent.to_text().map_err(|error| Denial::internal(error.to_string()))?;
+    let name = consent.own_file_name();
+    durable::replace(Path::new(CONSENT), &name, text.as_bytes()).map_err(disk)?;
+    // Whoever may give consent may also take back an earlier revocation; a rule never gets here past one.
+    durable::remove(Path::new(CONSENT), &revoked_name(&name)).map_err(disk)?;
+    tracing::info!(
+        event = "consent_given",
+        application = %consent.application,
+        account = %account,
+        os_user = %identity.name,
+        uid = identity.uid.raw(),
+        given_by = given_by.as_str(),
+        by_uid,
+    );
+    Ok(consent)
+}
+
+/// Takes a consent back. A revocation by the owner leaves a mark, so that a rule does not give at the next use what
+/// the owner took.
+pub fn withdraw(
+    application: &ApplicationName,
+    account: &AccountName,
+    uid: OsUid,
+    by_uid: u32,
+    by_owner: bool,
+) -> Result<bool, Denial> {
+    let name = Consent::file_name(application, account, uid);
+    if by_owner {
+        durable::replace(Path::new(CONSENT), &revoked_name(&name), b"").map_err(disk)?;
+    }
+    let removed = durable::remove(Path::new(CONSENT), &name).map_err(disk)?;
+    tracing::info!(
+        event = "consent_withdrawn",
+        application = %application,
+        account = %account,
+        uid = uid.raw(),
+        by_uid,
+        removed,
+    );
+    Ok(removed)
+}
+
+fn revoked_name(name: &str) -> String {
+    format!("{name}.revoked")
+}
+
+fn is_revoked(application: &ApplicationName, account: &AccountName, uid: OsUid) -> bool {
+    let name = revoked_name(&Consent::file_name(application, account, uid));
+    // What cannot be looked at counts as revoked.
+    Path::new(CONSENT).join(name).try_exists().unwrap_or(true)
+}
+
+fn disk(error: std::io::Error) -> Denial {
+    Denial::new(Code::Disk, CONSENT, format!("the consent record could not be written: {error}"))
+        .remedy("make room on the file system of /var/lib/deputy; nothing was changed")
+}
+
+/// A page of the consents that `wanted` wants, in the order of their file names.
+pub fn page(after: Option<&str>, wanted: impl Fn(&Consent) -> bool) -> Result<ConsentPage, Denial> {
+    let entries = fs::read_dir(CONSENT).map_err(|error| Denial::internal(format!("{CONSENT}: {error}")))?;
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| is_record_name(name) && after.is_none_or(|after| name.as_str() > after))
+        .collect();
+    names.sort_unstable();
+    let mut page = ConsentPage::default();
+    for name in names {
+        // One that went or broke meanwhile is not on the page; a use of it is refused with the reason.
+        let Ok(Some(consent)) = read(&name) else { continue };
+        if wanted(&consent) {
+            page.consents.push(consent);
+            if page.consents.len() == PAGE {
+                page.next = Some(name);
+                break;
+            }
+        }
+    }
+    Ok(page)
+}
+
+fn is_record_name(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit())
+}

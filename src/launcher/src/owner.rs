@@ -1,0 +1,71 @@
+//! What the owner of an OS account says about links onto it, in his own login.
+//!
+//! Whose account is meant is the peer's uid, as the kernel gives it. A job of Deputy's has that uid too, so processes
+//! inside the job cgroups are refused: else an application could give itself the consent it lacks.
+
+use deputy_core::consent::GivenBy;
+use deputy_core::denial::{Code, Denial};
+use deputy_core::ids::OsUid;
+use deputy_core::message::{Offer, OwnerReply, OwnerRequest};
+use deputy_core::policy::identity;
+use deputy_core::settings::Settings;
+use deputy_sys::{accounts, cgroup};
+use deputy_wire::Peer;
+
+use crate::rules::Rules;
+use crate::{consents, offers};
+
+/// Answers the peer about his own OS account.
+pub fn answer(settings: &Settings, request: OwnerRequest, peer: Peer) -> Result<OwnerReply, Denial> {
+    refuse_jobs(settings, peer)?;
+    let uid = OsUid::new(peer.uid).ok_or_else(|| {
+        Denial::new(Code::OsAccountReserved, "owner", "root and reserved uids own no OS account of this kind")
+            .remedy("as root use: deputyctl consent grant")
+    })?;
+    match request {
+        OwnerRequest::List { after } => {
+            consents::page(after.as_deref(), |consent| consent.os_account.uid == uid).map(OwnerReply::Consents)
+        }
+        OwnerRequest::Describe { code } => offers::find(&code, uid).map(|offer| {
+            OwnerReply::Offer(Offer {
+                application: offer.application,
+                account: offer.account,
+                expires: offer.expires,
+            })
+        }),
+        OwnerRequest::Give { code } => {
+            let offer = offers::find(&code, uid)?;
+            let rules = Rules::read(&offer.application)?;
+            rules.pinned_target(&offer.os_account)?;
+            let given_by = GivenBy::Owner;
+            consents::give(&rules, &offer.account, &offer.os_account, given_by, peer.uid, offer.consent_expires)?;
+            offers::forget(&offer)?;
+            Ok(OwnerReply::Done)
+        }
+        OwnerRequest::Revoke { application, account } => {
+            // The owner is whoever has the uid now; his name does not matter for taking away.
+            accounts::by_uid(peer.uid)
+                .map_err(|error| Denial::internal(error.to_string()))?
+                .as_ref()
+                .map(identity)
+                .transpose()?;
+            if consents::withdraw(&application, &account, uid, peer.uid, true)? {
+                Ok(OwnerReply::Done)
+            } else {
+                Err(Denial::not_found())
+            }
+        }
+    }
+}
+
+fn refuse_jobs(settings: &Settings, peer: Peer) -> Result<(), Denial> {
+    let inside = cgroup::contains(&settings.executor.local.cgroup, peer.pid).map_err(|error| {
+        Denial::new(Code::InsideJob, "owner", format!("it cannot be told whether the caller is a job: {error}"))
+            .remedy("call again from a login of yours")
+    })?;
+    if inside {
+        return Err(Denial::new(Code::InsideJob, "owner", "a job may not give, list or revoke consent")
+            .remedy("call from a login of yours, not from a job of an application"));
+    }
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! Where the launcher's files are. All of these folders are root's alone.
+
+use std::path::{Path, PathBuf};
+
+use deputy_core::ids::JobId;
+
+/// Consent records.
+pub const CONSENT: &str = "/var/lib/deputy/consent";
+/// Links that wait for their owner.
+pub const OFFERS: &str = "/var/lib/deputy/requests";
+/// One folder for each job.
+pub const JOBS: &str = "/var/lib/deputy/jobs";
+/// The control sockets of jobs.
+pub const CONTROL: &str = "/run/deputy/jobs";
+/// How often who tried.
+pub const TRIES: &str = "/run/deputy/tries";
+/// Which children live.
+pub const SLOTS: &str = "/run/deputy/slots";
+
+/// The folder of one job. A job id is base 32, so it is never more than a name.
+pub fn job_folder(job: &JobId) -> PathBuf {
+    Path::new(JOBS).join(job.as_str())
+}
+
+/// The control socket of one job.
+pub fn control_socket(job: &JobId) -> PathBuf {
+    Path::new(CONTROL).join(job.as_str())
+}

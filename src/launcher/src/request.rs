@@ -1,0 +1,235 @@
+//! One request, in a process of its own: read one bounded message, decode it, carry it out, leave.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::Duration;
+
+use deputy_core::consent::GivenBy;
+use deputy_core::denial::{Code, Denial};
+use deputy_core::ids::JobId;
+use deputy_core::message::{
+    self, ConsentRequest, LauncherReply, LauncherRequest, LinkState, MAX_FORGET, OwnerReply, WithdrawRequest, decode,
+};
+use deputy_core::settings::Settings;
+use deputy_sys::process;
+use deputy_sys::slots::{self, Slot};
+use deputy_wire::{Packet, Peer};
+use rustix::net::sockopt;
+use serde::Serialize;
+
+use crate::rules::Rules;
+use crate::{consents, conversation, examiner, offers, owner, paths, rules, shepherd};
+
+/// Through which socket a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entrance {
+    /// `launcher.sock`.
+    Launcher,
+    /// `owner.sock`.
+    Owner,
+}
+
+/// How long a client may take to send its request.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The descriptor of the connection in each child.
+const CONNECTION: i32 = 3;
+
+/// A child that asks for more than this of the machine's entropy does something wrong.
+pub fn random<const N: usize>() -> Result<[u8; N], Denial> {
+    let mut bytes = [0; N];
+    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    match got {
+        Ok(count) if count == N => Ok(bytes),
+        _ => Err(Denial::internal("the kernel gave no random numbers")),
+    }
+}
+
+/// The child's whole life. What it inherits from the launcher is closed before anything is read.
+pub fn child(entrance: Entrance, connection: OwnedFd, peer: Peer) -> ! {
+    let status = catch_unwind(AssertUnwindSafe(|| {
+        let connection = process::move_to(connection, CONNECTION)?;
+        process::close_from(CONNECTION + 1)?;
+        process::unblock_signals()?;
+        sockopt::set_socket_timeout(&connection, sockopt::Timeout::Recv, Some(PATIENCE))?;
+        sockopt::set_socket_timeout(&connection, sockopt::Timeout::Send, Some(PATIENCE))?;
+        match entrance {
+            Entrance::Launcher => serve_launcher(connection, peer),
+            Entrance::Owner => serve_owner(&connection, peer),
+        }
+        Ok::<(), io::Error>(())
+    }));
+    process::exit_now(i32::from(!matches!(status, Ok(Ok(())))));
+}
+
+/// Sends a reply. A client that has gone has nobody to be told.
+pub fn reply<M: Serialize>(connection: impl AsFd, message: &M) {
+    match message::encode(message) {
+        Ok(packet) => {
+            let _ = deputy_wire::send(connection, &packet, &[]);
+        }
+        Err(error) => tracing::error!(event = "reply_failed", error = %error),
+    }
+}
+
+/// Takes a slot of this sort, which the process then holds until it ends.
+pub fn slot(sort: &'static str, count: u16) -> Result<Slot, Denial> {
+    slots::take(Path::new(paths::SLOTS), sort, count)
+        .map_err(|error| Denial::internal(format!("{}: {error}", paths::SLOTS)))?
+        .ok_or_else(|| {
+            Denial::new(
+                Code::Busy,
+                format!("deputy.toml: launcher.max_{sort}"),
+                format!("{count} of these run already"),
+            )
+            .remedy("try again later, or let root raise the limit")
+        })
+}
+
+fn receive(connection: &OwnedFd) -> Result<Option<Packet>, Denial> {
+    Ok(deputy_wire::receive(connection)?)
+}
+
+fn serve_owner(connection: &OwnedFd, peer: Peer) {
+    let answer = || -> Result<Option<OwnerReply>, Denial> {
+        let Some(packet) = receive(connection)? else { return Ok(None) };
+        if !packet.descriptors.is_empty() {
+            return Err(unwanted_descriptors());
+        }
+        let request = decode(&packet.bytes)?;
+        let settings = rules::settings()?;
+        let _slot = slot("requests", settings.launcher.max_requests)?;
+        owner::answer(&settings, request, peer).map(Some)
+    };
+    match answer() {
+        Ok(None) => {}
+        Ok(Some(answer)) => reply(connection, &answer),
+        Err(denial) => {
+            denied(&denial, peer);
+            reply(connection, &OwnerReply::Denied(denial));
+        }
+    }
+}
+
+fn serve_launcher(connection: OwnedFd, peer: Peer) {
+    let packet = match receive(&connection) {
+        Ok(Some(packet)) => packet,
+        Ok(None) => return,
+        Err(denial) => return refuse(&connection, peer, denial),
+    };
+    let request = match decode::<LauncherRequest>(&packet.bytes) {
+        Ok(request) => request,
+        Err(error) => return refuse(&connection, peer, error.into()),
+    };
+    let settings = match rules::settings() {
+        Ok(settings) => settings,
+        Err(denial) => return refuse(&connection, peer, denial),
+    };
+    // Two requests take descriptors and keep the connection; the others are answered here.
+    match request {
+        LauncherRequest::Run(run) => shepherd::run(&settings, run, packet.descriptors, connection, peer),
+        LauncherRequest::Converse(_) => conversation::start(&packet.bytes, packet.descriptors, connection, peer),
+        _ if !packet.descriptors.is_empty() => refuse(&connection, peer, unwanted_descriptors()),
+        LauncherRequest::Attach { job } => shepherd::attach(&settings, &job, &connection),
+        request => match answer(&settings, request, peer) {
+            Ok(answer) => reply(&connection, &answer),
+            Err(denial) => refuse(&connection, peer, denial),
+        },
+    }
+}
+
+/// Answers with a refusal and leaves a line in the journal.
+pub fn refuse(connection: &OwnedFd, peer: Peer, denial: Denial) {
+    denied(&denial, peer);
+    reply(connection, &LauncherReply::Denied(denial));
+}
+
+fn denied(denial: &Denial, peer: Peer) {
+    tracing::warn!(
+        event = "denied",
+        code = denial.code.as_str(),
+        rule = %denial.rule,
+        message = %denial.message,
+        peer_uid = peer.uid,
+        peer_pid = peer.pid,
+    );
+}
+
+fn unwanted_descriptors() -> Denial {
+    Denial::new(Code::BadMessage, "protocol", "this request takes no descriptors")
+}
+
+fn answer(settings: &Settings, request: LauncherRequest, peer: Peer) -> Result<LauncherReply, Denial> {
+    let _slot = slot("requests", settings.launcher.max_requests)?;
+    match request {
+        LauncherRequest::RequestLink(wanted) => request_link(settings, &wanted, peer),
+        LauncherRequest::Grant(wanted) => grant(&wanted, peer),
+        LauncherRequest::Withdraw(unwanted) => withdraw(&unwanted, peer),
+        LauncherRequest::Consents { application, after } => {
+            consents::page(after.as_deref(), |consent| application.as_ref().is_none_or(|a| *a == consent.application))
+                .map(LauncherReply::Consents)
+        }
+        LauncherRequest::Examine(wanted) => examiner::examine(&wanted, peer).map(LauncherReply::Findings),
+        LauncherRequest::Abandon { job } => shepherd::abandon(&job).map(|()| LauncherReply::Done),
+        LauncherRequest::Forget { jobs } => forget(&jobs),
+        LauncherRequest::Run(_) | LauncherRequest::Converse(_) | LauncherRequest::Attach { .. } => {
+            Err(Denial::internal("this request is answered elsewhere"))
+        }
+    }
+}
+
+fn request_link(settings: &Settings, wanted: &ConsentRequest, peer: Peer) -> Result<LauncherReply, Denial> {
+    let rules = Rules::read(&wanted.application)?;
+    let (_, identity) = rules.target(&wanted.os_user)?;
+    let state = match consents::valid(&rules, &wanted.account, &identity, peer.uid) {
+        Ok(_) => LinkState::Active,
+        // What is missing, expired or stale, the owner can give anew.
+        Err(denial) if matches!(denial.code, Code::NoConsent | Code::ConsentExpired | Code::LinkStale) => {
+            let lifetime = settings.links.code_lifetime_seconds;
+            let offer =
+                offers::make(&wanted.application, &wanted.account, &identity, lifetime, wanted.expires)?;
+            LinkState::Waiting { code: offer.code, expires: offer.expires }
+        }
+        Err(denial) => return Err(denial),
+    };
+    Ok(LauncherReply::Link { os_account: identity, state })
+}
+
+fn grant(wanted: &ConsentRequest, peer: Peer) -> Result<LauncherReply, Denial> {
+    // What creates right is root's own word alone: nothing that passes through deputyd, polkit's answer included.
+    if peer.uid != 0 {
+        return Err(Denial::new(Code::PeerNotAllowed, "consent by root", "only root grants consent")
+            .remedy("run deputyctl consent grant as root"));
+    }
+    let rules = Rules::read(&wanted.application)?;
+    let (_, identity) = rules.target(&wanted.os_user)?;
+    consents::give(&rules, &wanted.account, &identity, GivenBy::Root, peer.uid, wanted.expires)?;
+    Ok(LauncherReply::Link { os_account: identity, state: LinkState::Active })
+}
+
+fn withdraw(unwanted: &WithdrawRequest, peer: Peer) -> Result<LauncherReply, Denial> {
+    consents::withdraw(&unwanted.application, &unwanted.account, unwanted.os_account.uid, peer.uid, false)?;
+    Ok(LauncherReply::Done)
+}
+
+fn forget(jobs: &[JobId]) -> Result<LauncherReply, Denial> {
+    if jobs.len() > MAX_FORGET {
+        return Err(Denial::invalid(format!("at most {MAX_FORGET} jobs at a time")));
+    }
+    for job in jobs {
+        let folder = paths::job_folder(job);
+        if shepherd::is_over(job) {
+            // The folder is root's alone and holds files only.
+            match fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Denial::new(Code::Disk, folder.display().to_string(), error.to_string()));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(LauncherReply::Done)
+}

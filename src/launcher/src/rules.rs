@@ -1,0 +1,122 @@
+//! What root wrote down and what the name service says, read afresh for one request.
+
+use std::io;
+
+use deputy_core::application::{Application, Service};
+use deputy_core::denial::{Code, Denial};
+use deputy_core::job::OsIdentity;
+use deputy_core::names::{ApplicationName, OsUserName};
+use deputy_core::policy::{self, Group, PasswdEntry, ServiceIdentities};
+use deputy_core::settings::Settings;
+use deputy_etc::{Directory, ETC_DEPUTY};
+use deputy_sys::accounts;
+
+/// The rules that hold for one request about one application.
+pub struct Rules {
+    /// The machine's settings.
+    pub settings: Settings,
+    /// The application's name.
+    pub name: ApplicationName,
+    /// The application.
+    pub application: Application,
+    /// The uid that speaks for it.
+    pub service_uid: u32,
+    services: ServiceIdentities,
+}
+
+/// An OS account with its groups.
+pub struct Target {
+    /// Its passwd entry.
+    pub entry: PasswdEntry,
+    /// Its groups by name.
+    pub groups: Vec<Group>,
+}
+
+/// The machine's settings.
+pub fn settings() -> Result<Settings, Denial> {
+    Directory::new(ETC_DEPUTY).settings()
+}
+
+impl Rules {
+    /// Reads the rules for an application.
+    pub fn read(name: &ApplicationName) -> Result<Self, Denial> {
+        let etc = Directory::new(ETC_DEPUTY);
+        let settings = etc.settings()?;
+        let application = etc.application(name)?;
+        let ids = |entry: PasswdEntry| (entry.uid, entry.gid);
+        let services = etc.services(
+            |user| accounts::by_name(user.as_str()).ok().flatten().map(ids),
+            |uid| accounts::by_uid(uid).ok().flatten().map(ids),
+        )?;
+        let service_uid = match &application.service {
+            Service::Uid(uid) => *uid,
+            Service::User(user) => service_uid(name, user)?,
+        };
+        Ok(Self { settings, name: name.clone(), application, service_uid, services })
+    }
+
+    /// Everything that speaks against an OS account as a target.
+    pub fn denials(&self, target: &Target) -> Vec<Denial> {
+        policy::target_denials(
+            &self.settings,
+            &self.name,
+            &self.application,
+            &self.services,
+            &target.entry,
+            &target.groups,
+        )
+    }
+
+    /// The OS account of this name, if the application may act as it at all.
+    pub fn target(&self, user: &OsUserName) -> Result<(Target, OsIdentity), Denial> {
+        let target = look_up(user)?;
+        if let Some(denial) = self.denials(&target).into_iter().next() {
+            return Err(denial);
+        }
+        let identity = policy::identity(&target.entry)?;
+        check_pinned(&identity)?;
+        Ok((target, identity))
+    }
+
+    /// The OS account that was pinned, if the name service still says the same and the application may act as it.
+    pub fn pinned_target(&self, pinned: &OsIdentity) -> Result<Target, Denial> {
+        check_pinned(pinned)?;
+        let target = look_up(&pinned.name)?;
+        match self.denials(&target).into_iter().next() {
+            Some(denial) => Err(denial),
+            None => Ok(target),
+        }
+    }
+}
+
+fn service_uid(name: &ApplicationName, user: &OsUserName) -> Result<u32, Denial> {
+    let invalid = |message: String| {
+        Denial::new(Code::ApplicationInvalid, format!("applications.d/{name}.toml: service_user"), message)
+            .remedy("create the service user, or correct the name in the file")
+    };
+    match accounts::by_name(user.as_str()).map_err(name_service)? {
+        Some(entry) if entry.uid != 0 => Ok(entry.uid),
+        Some(_) => Err(invalid(format!("{user} is root; an application never is"))),
+        None => Err(invalid(format!("the name service does not know {user}"))),
+    }
+}
+
+/// The OS account of a name, with its groups.
+pub fn look_up(user: &OsUserName) -> Result<Target, Denial> {
+    let entry = accounts::by_name(user.as_str()).map_err(name_service)?.ok_or_else(|| {
+        Denial::new(Code::OsAccountUnknown, "name service", format!("the name service does not know {user}"))
+            .remedy("check the spelling with: getent passwd NAME")
+    })?;
+    let groups = accounts::groups(&entry).map_err(name_service)?;
+    Ok(Target { entry, groups })
+}
+
+fn check_pinned(pinned: &OsIdentity) -> Result<(), Denial> {
+    let by_name = accounts::by_name(pinned.name.as_str()).map_err(name_service)?;
+    let by_uid = accounts::by_uid(pinned.uid.raw()).map_err(name_service)?;
+    policy::check_pinned(pinned, by_name.as_ref(), by_uid.as_ref())
+}
+
+fn name_service(error: io::Error) -> Denial {
+    Denial::internal(format!("the name service failed: {error}")).remedy("check nsswitch.conf, SSSD or LDAP")
+}

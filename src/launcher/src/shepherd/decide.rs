@@ -1,0 +1,106 @@
+//! May this job run? Decided from root-owned files, consent and the name service alone, in this process, now.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use deputy_core::application::DEFAULT_KIND;
+use deputy_core::denial::{Code, Denial};
+use deputy_core::message::RunRequest;
+use deputy_core::names::KindName;
+use deputy_core::pattern::CommandRule;
+use deputy_core::policy;
+use deputy_etc::root_owned;
+use deputy_wire::Peer;
+
+use super::environment::SEARCH_PATH;
+use crate::rules::{Rules, Target};
+use crate::{consents, pam};
+
+/// A job that may run, and how.
+pub struct Decision {
+    /// The OS account with its groups.
+    pub target: Target,
+    /// The PAM service.
+    pub pam_service: String,
+    /// The application, as PAM hears of it.
+    pub application: String,
+    /// The command rule that allowed it.
+    pub rule: String,
+    /// Absolute paths to try.
+    pub programs: Vec<CString>,
+    /// The argument vector.
+    pub argv: Vec<CString>,
+    /// Working directories to try.
+    pub directories: Vec<CString>,
+    /// Whether setuid programs have no effect.
+    pub no_new_privileges: bool,
+}
+
+/// Decides about a request.
+pub fn decide(request: &RunRequest, peer: Peer) -> Result<Decision, Denial> {
+    let rules = Rules::read(&request.application)?;
+    let kind_name = request.kind.as_ref().map_or(DEFAULT_KIND, KindName::as_str);
+    let kind = policy::check_kind(&rules.name, &rules.application, request.kind.as_ref())?;
+    let rule = policy::check_command(&rules.name, kind_name, kind, &request.argv)?;
+    check_paths(rule, &request.argv)?;
+    policy::check_environment(&rules.name, &rules.application, &request.environment)?;
+
+    consents::valid(&rules, &request.account, &request.os_account, peer.uid)?;
+    let target = rules.pinned_target(&request.os_account)?;
+    pam::check_service(&rules.application.pam.job)?;
+
+    Ok(Decision {
+        programs: programs(&request.argv[0])?,
+        argv: request.argv.iter().map(|argument| c_string(argument)).collect::<Result<_, _>>()?,
+        directories: directories(request.directory.as_deref(), &target.entry.home)?,
+        no_new_privileges: kind.no_new_privileges,
+        pam_service: rules.application.pam.job.clone(),
+        application: rules.name.to_string(),
+        rule: rule.as_str().to_owned(),
+        target,
+    })
+}
+
+/// What a rule names by path has to be root's, or the rule would allow whatever somebody puts there.
+fn check_paths(rule: &CommandRule, argv: &[Vec<u8>]) -> Result<(), Denial> {
+    for path in rule.paths(argv) {
+        let path = Path::new(std::ffi::OsStr::from_bytes(path));
+        match root_owned::open_file(path) {
+            // What is not there cannot run; the job then ends with "not found", as it would in a shell.
+            Ok(_) => {}
+            Err(error) if error.is_absent() => {}
+            Err(error) => {
+                return Err(Denial::new(Code::CommandNotAllowed, rule.as_str(), error.to_string())
+                    .remedy(error.remedy()));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn c_string(bytes: &[u8]) -> Result<CString, Denial> {
+    CString::new(bytes).map_err(|_| Denial::invalid("a NUL byte where none can be"))
+}
+
+/// A plain name is looked for in the search path by the child, after the drop, so that the kernel decides as the
+/// user.
+fn programs(program: &[u8]) -> Result<Vec<CString>, Denial> {
+    if program.starts_with(b"/") {
+        return Ok(vec![c_string(program)?]);
+    }
+    SEARCH_PATH
+        .split(':')
+        .map(|folder| c_string(&[folder.as_bytes(), b"/", program].concat()))
+        .collect()
+}
+
+/// A job starts where it was asked to, or nowhere; without a wish it starts in the home directory, or in `/` where
+/// that cannot be entered, as login(1) does it.
+fn directories(wanted: Option<&[u8]>, home: &[u8]) -> Result<Vec<CString>, Denial> {
+    match wanted {
+        Some(path) if path.starts_with(b"/") => Ok(vec![c_string(path)?]),
+        Some(_) => Err(Denial::invalid("a working directory is an absolute path")),
+        None => Ok(vec![c_string(home)?, c"/".to_owned()]),
+    }
+}

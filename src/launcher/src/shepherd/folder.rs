@@ -1,0 +1,160 @@
+//! A job's folder: whether its id has been used, for whom, and how it ended.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use deputy_core::denial::{Code, Denial};
+use deputy_core::ids::JobId;
+use deputy_core::job::{ExitRecord, JobEnd, OsIdentity, Usage};
+use deputy_core::message::{JobState, LauncherReply, RunRequest};
+use deputy_core::names::{AccountName, ApplicationName};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+use serde::{Deserialize, Serialize};
+
+use crate::durable;
+use crate::paths::{control_socket, job_folder};
+
+const MAX_RECORD: u64 = 64 * 1024;
+const IDENTITY: &str = "identity";
+const EXIT: &str = "exit";
+const DENIED: &str = "denied";
+const ABANDONED: &str = "abandoned";
+
+/// For whom a job runs, for whoever looks for the jobs of a consent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobIdentity {
+    /// The application.
+    pub application: ApplicationName,
+    /// The account.
+    pub account: AccountName,
+    /// Where the shepherd listens.
+    pub control: PathBuf,
+    /// The OS account.
+    pub os_account: OsIdentity,
+}
+
+/// The folder of a job that this process is the shepherd of.
+pub struct JobFolder {
+    path: PathBuf,
+    control: PathBuf,
+    /// The shepherd's listening socket.
+    pub listener: OwnedFd,
+}
+
+fn used() -> Denial {
+    Denial::new(Code::JobExists, "jobs", "this job id has been used or given up").remedy("a new job needs a new id")
+}
+
+impl JobFolder {
+    /// Makes the folder: the point from which the id has been used. The control socket is there first, so whoever
+    /// sees the folder and finds nobody listening knows that the shepherd has gone.
+    pub fn create(job: &JobId) -> Result<Self, Denial> {
+        let failed = |error: io::Error| Denial::new(Code::Disk, "jobs", format!("the job's folder: {error}"));
+        let path = job_folder(job);
+        if path.exists() {
+            return Err(used());
+        }
+        let control = control_socket(job);
+        let listener = listen_at(&control).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => used(),
+            _ => failed(error),
+        })?;
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => Ok(Self { path, control, listener }),
+            Err(error) => {
+                let _ = fs::remove_file(&control);
+                Err(if error.kind() == io::ErrorKind::AlreadyExists { used() } else { failed(error) })
+            }
+        }
+    }
+
+    /// Writes down for whom the job runs.
+    pub fn record_identity(&self, request: &RunRequest) -> Result<(), Denial> {
+        let identity = JobIdentity {
+            application: request.application.clone(),
+            account: request.account.clone(),
+            control: self.control.clone(),
+            os_account: request.os_account.clone(),
+        };
+        let text = toml::to_string(&identity).map_err(|error| Denial::internal(error.to_string()))?;
+        // Not synced: if the machine dies, so does the job.
+        fs::write(self.path.join(IDENTITY), text).map_err(disk)
+    }
+
+    /// Writes down how the job ended. After an error it is not known to be on disk, and the job counts as lost.
+    pub fn record_end(&self, record: &ExitRecord) -> Result<(), Denial> {
+        let text = toml::to_string(record).map_err(|error| Denial::internal(error.to_string()))?;
+        durable::replace(&self.path, EXIT, text.as_bytes()).map_err(disk)
+    }
+
+    /// Writes down why the job was refused, for a daemon that restarts before it has heard. What cannot be written
+    /// is a job that was lost before it ran.
+    pub fn record_denial(&self, denial: &Denial) {
+        if let Ok(text) = toml::to_string(denial) {
+            let _ = fs::write(self.path.join(DENIED), text);
+        }
+    }
+}
+
+impl Drop for JobFolder {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.control);
+    }
+}
+
+fn disk(error: io::Error) -> Denial {
+    Denial::new(Code::Disk, "jobs", format!("the job's record could not be written: {error}"))
+        .remedy("make room on the file system of /var/lib/deputy")
+}
+
+fn listen_at(path: &Path) -> io::Result<OwnedFd> {
+    let socket =
+        socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    listen(&socket, 16)?;
+    Ok(socket)
+}
+
+/// The record of a job that has ended just now.
+pub fn record(job: &JobId, end: JobEnd, usage: Usage) -> ExitRecord {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let ended_us = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+    ExitRecord { version: ExitRecord::VERSION, job: job.clone(), end, usage, ended_us }
+}
+
+/// Whether the id of a job has been used.
+pub fn exists(job: &JobId) -> bool {
+    job_folder(job).exists()
+}
+
+/// How a job of which nobody is the shepherd any more came out, if that is known.
+pub fn outcome(job: &JobId) -> Option<LauncherReply> {
+    let folder = job_folder(job);
+    let read = |name: &str| durable::read(&folder, name, MAX_RECORD).ok().flatten();
+    if let Some(record) = read(EXIT).and_then(|text| toml::from_str::<ExitRecord>(&text).ok()) {
+        return Some(LauncherReply::Job(JobState::Ended(record)));
+    }
+    if let Some(denial) = read(DENIED).and_then(|text| toml::from_str::<Denial>(&text).ok()) {
+        return Some(LauncherReply::Denied(denial));
+    }
+    folder.join(ABANDONED).exists().then(|| LauncherReply::Denied(used()))
+}
+
+/// Whether nothing of a job can happen any more: it has an outcome, or its shepherd has gone.
+pub fn is_over(job: &JobId) -> bool {
+    exists(job) && (outcome(job).is_some() || !super::watch::has_shepherd(job))
+}
+
+/// Uses up an id that has never started.
+pub fn abandon(job: &JobId) -> Result<(), Denial> {
+    match DirBuilder::new().mode(0o700).create(job_folder(job)) {
+        Ok(()) => fs::write(job_folder(job).join(ABANDONED), b"").map_err(disk),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(used()),
+        Err(error) => Err(disk(error)),
+    }
+}

@@ -1,0 +1,59 @@
+//! Users and groups, as the name service (files, LDAP, SSSD, ...) gives them.
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+
+use deputy_core::policy::{Group, PasswdEntry};
+use nix::unistd::{self, Gid, Uid, User};
+
+fn entry(user: User) -> PasswdEntry {
+    PasswdEntry {
+        name: user.name,
+        uid: user.uid.as_raw(),
+        gid: user.gid.as_raw(),
+        home: user.dir.as_os_str().as_bytes().to_vec(),
+        shell: user.shell.as_os_str().as_bytes().to_vec(),
+    }
+}
+
+/// The passwd entry of a name. An error is the name service's, and is not "no such user".
+pub fn by_name(name: &str) -> io::Result<Option<PasswdEntry>> {
+    Ok(User::from_name(name)?.map(entry))
+}
+
+/// The passwd entry of a uid.
+pub fn by_uid(uid: u32) -> io::Result<Option<PasswdEntry>> {
+    Ok(User::from_uid(Uid::from_raw(uid))?.map(entry))
+}
+
+/// The gids of an OS account: its primary one and those of the group database.
+pub fn gids(entry: &PasswdEntry) -> io::Result<Vec<u32>> {
+    let name = CString::new(entry.name.as_str())?;
+    Ok(unistd::getgrouplist(&name, Gid::from_raw(entry.gid))?.into_iter().map(Gid::as_raw).collect())
+}
+
+/// The groups of an OS account by name. A gid that has no name is left out: no rule can name it.
+pub fn groups(entry: &PasswdEntry) -> io::Result<Vec<Group>> {
+    let mut groups = Vec::new();
+    for gid in gids(entry)? {
+        if let Some(group) = unistd::Group::from_gid(Gid::from_raw(gid))? {
+            groups.push(Group { name: group.name, gid });
+        }
+    }
+    Ok(groups)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_is_known_by_name_and_by_uid_and_nobody_else_is_made_up() {
+        let root = by_name("root").unwrap().unwrap();
+        assert_eq!(by_uid(0).unwrap().unwrap(), root);
+        assert_eq!(root.home, b"/root");
+        assert!(groups(&root).unwrap().iter().any(|group| group.gid == 0));
+        assert_eq!(by_name("no-such-user-of-deputy").unwrap(), None);
+    }
+}

@@ -1,0 +1,235 @@
+//! From the shepherd to the job: fork, drop, `execve`.
+//!
+//! Everything that can fail before the fork has been made ready in [`Launch`]. In the child nothing returns or
+//! unwinds: each failure writes its step and errno to a pipe that closes by itself when `execve` works.
+
+use std::ffi::{CStr, CString};
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::ptr;
+
+use deputy_core::job::Step;
+use nix::errno::Errno;
+
+use crate::drop::{Credentials, become_user};
+use crate::process::{Fork, exit_now, fork_single_threaded};
+
+/// A job that is ready to start.
+#[derive(Debug)]
+pub struct Launch {
+    /// Absolute paths, tried in order until one can be executed.
+    pub programs: Vec<CString>,
+    /// The argument vector.
+    pub argv: Vec<CString>,
+    /// The whole environment.
+    pub environment: Vec<CString>,
+    /// Who to become.
+    pub credentials: Credentials,
+    /// Working directories, tried in order as the user.
+    pub directories: Vec<CString>,
+    /// Standard input, output and error.
+    pub stdio: [OwnedFd; 3],
+    /// The `cgroup.procs` of the job's cgroup.
+    pub cgroup_procs: Option<OwnedFd>,
+    /// Whether setuid programs are to have no effect.
+    pub no_new_privileges: bool,
+    /// The file mode creation mask.
+    pub umask: u32,
+}
+
+/// A job that has been forked.
+#[derive(Debug)]
+pub struct Started {
+    /// Its first process, a child of this one.
+    pub pid: i32,
+    /// Tells whether `execve` worked; see [`launch_result`].
+    pub report: OwnedFd,
+}
+
+/// What the child's pipe says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LaunchResult {
+    /// `execve` worked.
+    Executed,
+    /// A step failed, and the child has left.
+    Failed {
+        /// The step.
+        step: Step,
+        /// Why.
+        errno: i32,
+    },
+    /// The child was killed before it got there.
+    Vanished,
+}
+
+/// Reads the pipe of a child once it is readable. The child writes a first byte when only `execve` is left, so that a
+/// killed child and an executed program can be told apart.
+pub fn launch_result(report: OwnedFd) -> io::Result<LaunchResult> {
+    let mut bytes = Vec::new();
+    std::fs::File::from(report).take(16).read_to_end(&mut bytes)?;
+    Ok(match bytes.as_slice() {
+        [READY] => LaunchResult::Executed,
+        [READY, rest @ ..] | rest => match rest {
+            [step, errno @ ..] if errno.len() == 4 => {
+                let errno = i32::from_ne_bytes([errno[0], errno[1], errno[2], errno[3]]);
+                let step = Step::ALL.get(usize::from(*step)).copied().unwrap_or(Step::Fork);
+                LaunchResult::Failed { step, errno }
+            }
+            _ => LaunchResult::Vanished,
+        },
+    })
+}
+
+/// `close_range` marks instead of closing (`linux/close_range.h`).
+const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+
+/// The byte that says that only `execve` is left; no step has this number.
+const READY: u8 = 0xff;
+
+/// Forks the job. The caller has one thread.
+pub fn launch(launch: &Launch) -> io::Result<Started> {
+    let (report, to_report) = io::pipe()?;
+    let argv = pointers(&launch.argv);
+    let environment = pointers(&launch.environment);
+    match fork_single_threaded()? {
+        Fork::Parent(pid) => Ok(Started { pid, report: report.into() }),
+        Fork::Child => {
+            let Failure { step, errno } = child(launch, &argv, &environment, to_report.as_fd().as_raw_fd());
+            let mut message = [0; 5];
+            // Steps are far fewer than 256.
+            message[0] = step as u8;
+            message[1..].copy_from_slice(&(errno as i32).to_ne_bytes());
+            write_all(to_report.as_raw_fd(), &message);
+            exit_now(127);
+        }
+    }
+}
+
+struct Failure {
+    step: Step,
+    errno: Errno,
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
+}
+
+fn write_all(descriptor: i32, bytes: &[u8]) {
+    // SAFETY: the pointer and the length are those of a live slice. A failed write leaves the parent with an empty
+    // pipe, which it takes for a child that vanished.
+    unsafe { libc::write(descriptor, bytes.as_ptr().cast(), bytes.len()) };
+}
+
+/// Turns the result of a libc call into one of ours.
+fn checked(result: libc::c_int, step: Step) -> Result<(), Failure> {
+    if result < 0 { Err(Failure { step, errno: Errno::last() }) } else { Ok(()) }
+}
+
+fn child(
+    launch: &Launch,
+    argv: &[*const libc::c_char],
+    environment: &[*const libc::c_char],
+    report: i32,
+) -> Failure {
+    match until_exec(launch, report) {
+        Ok(()) => Failure { step: Step::Exec, errno: execute(&launch.programs, argv, environment) },
+        Err(failure) => failure,
+    }
+}
+
+fn until_exec(launch: &Launch, report: i32) -> Result<(), Failure> {
+    let errno_at = |step| move |errno| Failure { step, errno };
+
+    // SAFETY: no memory is touched.
+    checked(unsafe { libc::setsid() }, Step::Setsid)?;
+    if let Some(procs) = &launch.cgroup_procs {
+        nix::unistd::write(procs, b"0").map_err(errno_at(Step::Cgroup))?;
+    }
+    for (number, descriptor) in (0..).zip(&launch.stdio) {
+        // SAFETY: no memory is touched; 0, 1 and 2 belong to nobody in this child. dup2 makes the copy without
+        // close-on-exec. The sources have numbers above 2: see `above_stdio`.
+        checked(unsafe { libc::dup2(descriptor.as_raw_fd(), number) }, Step::Stdio)?;
+    }
+    reset_oom_score();
+
+    become_user(&launch.credentials).map_err(|error| Failure { step: error.step, errno: error.errno })?;
+
+    if launch.no_new_privileges {
+        nix::sys::prctl::set_no_new_privs().map_err(errno_at(Step::NoNewPrivileges))?;
+    }
+    change_directory(&launch.directories)?;
+    default_signals()?;
+    // SAFETY: no memory is touched; umask cannot fail.
+    unsafe { libc::umask(launch.umask) };
+    // SAFETY: no memory is touched. Everything above the three closes at exec, the report's pipe among them.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, CLOSE_RANGE_CLOEXEC) };
+    if closed != 0 {
+        return Err(Failure { step: Step::CloseRange, errno: Errno::last() });
+    }
+    write_all(report, &[READY]);
+    Ok(())
+}
+
+/// A job is as likely a victim of the out-of-memory killer as what a login starts, whatever protects the launcher.
+/// To raise the score is always allowed; where the file is missing there is nothing to set right.
+fn reset_oom_score() {
+    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+}
+
+fn change_directory(directories: &[CString]) -> Result<(), Failure> {
+    let mut first = Errno::ENOENT;
+    for (index, directory) in directories.iter().enumerate() {
+        match nix::unistd::chdir(directory.as_c_str()) {
+            Ok(()) => return Ok(()),
+            Err(errno) if index == 0 => first = errno,
+            Err(_) => {}
+        }
+    }
+    Err(Failure { step: Step::Chdir, errno: first })
+}
+
+/// Every disposition default, nothing blocked: Rust's runtime ignores SIGPIPE, and the shepherd blocks what it reads
+/// from a descriptor.
+fn default_signals() -> Result<(), Failure> {
+    for signal in 1..=libc::SIGRTMAX() {
+        // glibc keeps 32 and 33 for itself, and KILL and STOP cannot be set: all four are default already.
+        // SAFETY: SIG_DFL installs no function.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: an all-zero set is a valid value, which the next call makes the empty one.
+    let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a live local set.
+    unsafe { libc::sigemptyset(&raw mut none) };
+    // SAFETY: the set is initialised, and no old one is asked for.
+    checked(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()) }, Step::Signals)
+}
+
+/// Tries each program. A name searched in several folders is "not found" only if no folder has it, and "permission
+/// denied" if one has it but the user cannot execute it, as a shell says it.
+fn execute(
+    programs: &[CString],
+    argv: &[*const libc::c_char],
+    environment: &[*const libc::c_char],
+) -> Errno {
+    let mut answer = Errno::ENOENT;
+    for program in programs {
+        let program: &CStr = program;
+        // SAFETY: the path is NUL-terminated, and both vectors are arrays of pointers to NUL-terminated strings that
+        // end in a null pointer and outlive the call.
+        unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), environment.as_ptr()) };
+        match Errno::last() {
+            Errno::ENOENT | Errno::ENOTDIR => {}
+            Errno::EACCES => answer = Errno::EACCES,
+            errno => return errno,
+        }
+    }
+    answer
+}
+
+/// Moves the three descriptors of a job above 2, so that putting them in place cannot overwrite one of them.
+pub fn above_stdio(stdio: [OwnedFd; 3]) -> io::Result<[OwnedFd; 3]> {
+    let [input, output, error] = stdio.map(|descriptor| {
+        if descriptor.as_raw_fd() > 2 { Ok(descriptor) } else { descriptor.as_fd().try_clone_to_owned() }
+    });
+    Ok([input?, output?, error?])
+}
