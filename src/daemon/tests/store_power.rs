@@ -140,7 +140,7 @@ fn full_disk_inside() {
     std::fs::create_dir(&small).unwrap();
     run("mount", &["-t", "tmpfs", "-o", "size=256k,mode=0700", "tmpfs", small.to_str().unwrap()]);
     places.ledger = small.join("ledger");
-    std::fs::write(small.join("ballast"), [1; 64 << 10]).unwrap();
+    std::fs::write(small.join("ballast"), vec![1; 64 << 10]).unwrap();
     let (store, _) = Store::open_with(&places, options()).unwrap();
     let mut acknowledged = Vec::new();
     let mut refused = 0;

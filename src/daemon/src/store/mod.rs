@@ -19,6 +19,8 @@ mod record;
 mod replay;
 mod rules;
 mod strangers;
+#[cfg(test)]
+mod tests;
 mod tools;
 mod view;
 mod writer;
@@ -169,13 +171,14 @@ impl Store {
         spawn("store-writer", move || writer.run(&receiver))?;
         if !unchecked.is_empty() {
             let inner = Arc::clone(&inner);
-            spawn("store-check", move || open::check_older(&inner, &unchecked))?;
+            spawn("store-check", move || open::check_rest(&inner, &unchecked))?;
         }
         Ok((Self { inner, requests, waiting: Arc::new(Semaphore::new(MAX_WAITING)) }, report))
     }
 
     /// Commits a change. When this answers, the change is on disk and readers see it; or it did not happen, with the
-    /// reason. (After [`StoreError::Disk`] a crash before the next start can still bring it back.)
+    /// reason. (After [`StoreError::Disk`] a crash before the next start can still bring it back.) When the future is
+    /// dropped before it answers, the change may happen or not.
     pub async fn commit(&self, change: Change, actor: Actor) -> Result<Committed, StoreError> {
         let _turn = self.waiting.acquire().await.map_err(|_| StoreError::Closed)?;
         let (answer, result) = oneshot::channel();

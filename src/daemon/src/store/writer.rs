@@ -187,8 +187,8 @@ impl Writer {
     pub fn close(&mut self) -> Result<(), StoreError> {
         self.inner.check_stop.store(true, std::sync::atomic::Ordering::Relaxed);
         if self.inner.stopped().is_some() {
-            // A view that failed must not be found clean.
-            return Ok(());
+            // Whether it was the view that failed or the disk: the next start makes the view anew.
+            return self.place.forget();
         }
         let index = self.inner.index.read();
         let mark = CleanMark::new(index.identity, &index.tip);

@@ -126,8 +126,19 @@ impl View {
         if seen == mark { Ok(()) } else { Err("its rows are not those that its mark counts".to_owned()) }
     }
 
+    /// Reads every row, so that a page that sled cannot read is found before it is needed. Works beside writes.
+    pub fn read_all(&self, stop: impl Fn() -> bool) -> Result<(), StoreError> {
+        let mut after = Vec::new();
+        while !stop() {
+            // In parts: the database must not be held when the store is closed.
+            let Some((last, _)) = self.rows(&[], Some(&after), false, 1000)?.pop() else { break };
+            after = last;
+        }
+        Ok(())
+    }
+
     /// Flushes and lets go of the database.
-    fn shut(&self) -> Result<(), StoreError> {
+    pub fn shut(&self) -> Result<(), StoreError> {
         let db = self.db.write().unwrap_or_else(PoisonError::into_inner).take();
         let Some(db) = db else { return Ok(()) };
         guarded(move || db.flush().map(drop)).map_err(StoreError::View)
