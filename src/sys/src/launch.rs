@@ -192,9 +192,7 @@ fn change_directory(directories: &[CString]) -> Result<(), Failure> {
 /// from a descriptor.
 fn default_signals() -> Result<(), Failure> {
     for signal in 1..=libc::SIGRTMAX() {
-        // glibc keeps 32 and 33 for itself, and KILL and STOP cannot be set: all four are default already.
-        // SAFETY: SIG_DFL installs no function.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        default_signal(signal);
     }
     // SAFETY: an all-zero set is a valid value, which the next call makes the empty one.
     let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };
@@ -202,6 +200,27 @@ fn default_signals() -> Result<(), Failure> {
     unsafe { libc::sigemptyset(&raw mut none) };
     // SAFETY: the set is initialised, and no old one is asked for.
     checked(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()) }, Step::Signals)
+}
+
+/// Makes one disposition the default, by the system call itself: glibc refuses the two signals that it keeps for its
+/// threads, and a parent's `posix_spawn` may have left just these ignored. KILL and STOP cannot be set and need not.
+fn default_signal(signal: i32) {
+    /// `struct kernel_sigaction` of x86_64 and aarch64, all zero: SIG_DFL, no flags, nothing masked.
+    #[repr(C)]
+    struct KernelSigaction([u64; 4]);
+    const KERNEL_SIGSET_BYTES: usize = 8;
+    let default = KernelSigaction([0; 4]);
+    // SAFETY: the structure is as large as the kernel's or larger, all zero is a valid value of it, and no old one is
+    // asked for.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            &raw const default,
+            ptr::null_mut::<KernelSigaction>(),
+            KERNEL_SIGSET_BYTES,
+        )
+    };
 }
 
 /// Tries each program. A name searched in several folders is "not found" only if no folder has it, and "permission

@@ -1,0 +1,40 @@
+//! Running commands as the people of the sandbox.
+
+use std::process::{Command, Stdio};
+
+/// What a command left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Its exit status, 128+N for a signal.
+    pub status: i32,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+/// A command that will run as this user, with the user's groups and an environment of a login, but for the bus.
+pub fn command_as(user: &str, argv: &[&str]) -> Command {
+    let mut command = Command::new("runuser");
+    command.args(["-u", user, "--"]).args(argv).current_dir("/").stdin(Stdio::null());
+    command
+}
+
+/// Runs a command as this user and waits for it.
+pub fn as_user(user: &str, argv: &[&str]) -> Output {
+    run(command_as(user, argv))
+}
+
+/// Runs `deputyctl` as this user and waits for it.
+pub fn deputyctl(user: &str, arguments: &[&str]) -> Output {
+    as_user(user, &[&["deputyctl"], arguments].concat())
+}
+
+/// Runs a command and waits for it.
+pub fn run(mut command: Command) -> Output {
+    use std::os::unix::process::ExitStatusExt as _;
+    let output = command.output().expect("the command can be started");
+    let status = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Output { status, stdout: text(output.stdout), stderr: text(output.stderr) }
+}
