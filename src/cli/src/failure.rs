@@ -72,15 +72,16 @@ impl Failure {
 
     /// The lines for standard error, escaped; the rule only on request.
     pub fn report(&self, with_rule: bool) -> String {
-        let mut report =
-            format!("deputyctl: {}: {}\n", escape::text(&self.code), escape::text(&self.message));
+        let mut lines =
+            vec![format!("deputyctl: {}: {}", escape::text(&self.code), escape::text(&self.message))];
         if with_rule && !self.rule.is_empty() {
-            report += &format!("rule: {}\n", escape::text(&self.rule));
+            lines.push(format!("rule: {}", escape::text(&self.rule)));
         }
         if !self.remedy.is_empty() {
-            report += &format!("remedy: {}\n", escape::text(&self.remedy));
+            lines.push(format!("remedy: {}", escape::text(&self.remedy)));
         }
-        report
+        lines.push(String::new());
+        lines.join("\n")
     }
 }
 

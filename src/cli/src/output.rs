@@ -19,7 +19,7 @@ pub struct Output {
 
 impl Output {
     /// Printing as the command line and the terminal have it.
-    pub fn new(global: &GlobalOptions) -> Self {
+    pub fn new(global: GlobalOptions) -> Self {
         let terminal = io::stdout().is_terminal();
         let no_color = global.no_color || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let style = table::Style { fit: terminal, color: terminal && !no_color };
@@ -27,12 +27,12 @@ impl Output {
     }
 
     /// Prints a sentence, or the record that says the same.
-    pub fn done(&self, sentence: &str, record: &Record) -> Result<(), Failure> {
+    pub fn done(self, sentence: &str, record: &Record) -> Result<(), Failure> {
         if self.json { self.json(&Value::Object(record.clone())) } else { print(&format!("{sentence}\n")) }
     }
 
     /// Prints one record, the fields of `order` first.
-    pub fn record(&self, record: &Record, order: &[&str]) -> Result<(), Failure> {
+    pub fn record(self, record: &Record, order: &[&str]) -> Result<(), Failure> {
         if self.json {
             return self.json(&Value::Object(record.clone()));
         }
@@ -40,18 +40,18 @@ impl Output {
     }
 
     /// Begins a list of records, whose table has those of these columns that the records have.
-    pub fn list<'a>(&self, columns: &'a [&'a str]) -> List<'a> {
-        List { output: *self, columns, printed: 0 }
+    pub fn list<'a>(self, columns: &'a [&'a str]) -> List<'a> {
+        List { output: self, columns, printed: 0 }
     }
 
     /// Prints a whole list.
-    pub fn records(&self, records: &[Record], columns: &[&str]) -> Result<(), Failure> {
+    pub fn records(self, records: &[Record], columns: &[&str]) -> Result<(), Failure> {
         let mut list = self.list(columns);
         list.page(records)?;
         list.end()
     }
 
-    fn json(&self, value: &Value) -> Result<(), Failure> {
+    fn json(self, value: &Value) -> Result<(), Failure> {
         debug_assert!(self.json);
         print(&format!("{value}\n"))
     }

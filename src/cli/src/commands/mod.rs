@@ -34,7 +34,7 @@ struct Context {
 /// Does what the command line asks for. The result is the exit status.
 pub fn execute(options: Options) -> Result<ExitCode, Failure> {
     let GlobalOptions { json, yes, .. } = options.global;
-    let context = Context { output: Output::new(&options.global), json, yes };
+    let context = Context { output: Output::new(options.global), json, yes };
     match options.command {
         Command::Status => records::status(&context),
         Command::Application(command) => records::application(&context, command),

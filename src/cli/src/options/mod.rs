@@ -22,7 +22,7 @@ Exit status:
   'run'    the job's own status; 128+N if signal N ended it; 126 if the command cannot be
            executed; 127 if it is not there";
 
-/// How `--json` writes what is not text; in the manual page.
+/// How `--json` writes what is not text.
 pub const JSON_FORM: &str = "\
 With --json each command prints one JSON value: an object for one record, an array for a list. The names of the \
 fields are those of the D-Bus dictionaries. Times are microseconds since 1970. Byte strings (arguments, paths) are \
@@ -33,7 +33,7 @@ byte string has exactly one form.";
 ///
 /// deputyctl is an ordinary client of Deputy's D-Bus interface: what it may do is what its caller may do.
 #[derive(Debug, Parser)]
-#[command(name = "deputyctl", version, after_long_help = EXIT_STATUS, max_term_width = 110)]
+#[command(name = "deputyctl", version, after_long_help = format!("{EXIT_STATUS}\n\n{JSON_FORM}"), max_term_width = 110)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub struct Options {
     /// What to do.

@@ -80,7 +80,7 @@ async fn follow(bus: &Bus, job: &str, interrupts: &mut Interrupts) -> Result<End
                 Ok(opened) => watch = Some(opened),
                 Err(failure) if failure.code == "DaemonUnavailable" && away < PATIENCE => {
                     away += RETRY;
-                    interrupts.during(async { Ok(tokio::time::sleep(RETRY).await) }).await?;
+                    interrupts.during(pause()).await?;
                 }
                 Err(failure) => return Err(about(failure, job)),
             }
@@ -105,10 +105,15 @@ async fn follow(bus: &Bus, job: &str, interrupts: &mut Interrupts) -> Result<End
                 if away > PATIENCE {
                     return Err(about(Failure::unavailable("deputyd tells nothing about the job"), job));
                 }
-                interrupts.during(async { Ok(tokio::time::sleep(RETRY).await) }).await?;
+                interrupts.during(pause()).await?;
             }
         }
     }
+}
+
+async fn pause() -> Result<(), Failure> {
+    tokio::time::sleep(RETRY).await;
+    Ok(())
 }
 
 /// Cancels the job beside everything else, since `deputyd` may take its time.
