@@ -1,0 +1,60 @@
+#!/bin/sh
+# Every test, in order: lints, unit tests, the sandbox's own tests, then the whole of Deputy inside the sandbox.
+# The last lines say how many passed, failed and were skipped, and why each skipped one was.
+set -u
+cd "$(dirname "$0")/.."
+[ "$(id -u)" -eq 0 ] || { echo 'make test needs root: it makes namespaces, users and mounts of its own' >&2; exit 1; }
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+log=$work/log
+DEPUTY_SKIPPED=$work/skipped
+export DEPUTY_SKIPPED
+: >"$DEPUTY_SKIPPED"
+stages_failed=0
+stages_passed=0
+
+stage() {
+    title=$1
+    shift
+    printf '\n== %s\n' "$title"
+    if { "$@" 2>&1; echo "$?" >"$work/status"; } | tee -a "$log" && [ "$(cat "$work/status")" -eq 0 ]; then
+        stages_passed=$((stages_passed + 1))
+    else
+        stages_failed=$((stages_failed + 1))
+        echo "stage failed: $title" | tee -a "$work/failed"
+    fi
+}
+
+in_sandbox() {
+    CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$PWD/tests/suite/run.sh" \
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$PWD/tests/suite/run.sh" \
+        cargo test --locked --no-fail-fast -p deputy-suite --tests
+}
+
+stage 'build' cargo build --locked --workspace --all-targets
+stage 'lints and house rules' tests/lint.sh
+stage 'unit tests' cargo test --locked --no-fail-fast --workspace --exclude deputy-suite --exclude deputy-sandbox
+stage 'the sandbox itself' cargo test --locked --no-fail-fast -p deputy-sandbox
+stage 'the whole, inside the sandbox' in_sandbox
+stage 'the demo' demo/run.sh
+
+if command -v cargo-deny >/dev/null 2>&1; then
+    stage 'licences and bans' cargo deny --offline check bans licenses sources
+else
+    echo 'licences and bans: cargo-deny is not installed (cargo install cargo-deny)' >>"$DEPUTY_SKIPPED"
+fi
+
+count() {
+    sed -n "s/^test result: .* \([0-9]*\) $1;.*/\1/p" "$log" | awk '{ n += $1 } END { print n + 0 }'
+}
+passed=$(($(count passed) + stages_passed))
+failed=$(($(count failed) + stages_failed))
+skipped=$(wc -l <"$DEPUTY_SKIPPED")
+
+printf '\n'
+grep -hE '^test .* (FAILED|failed)$' "$log"
+[ ! -f "$work/failed" ] || cat "$work/failed"
+sed 's/^/skipped: /' "$DEPUTY_SKIPPED"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]
