@@ -184,6 +184,18 @@ async fn strangers_are_counted_in_one_record() {
 }
 
 #[tokio::test]
+async fn the_count_of_strangers_is_recorded_without_waiting_for_another_change() {
+    let place = tempfile::tempdir().unwrap();
+    let often = deputyd::store::Options { strangers_every: std::time::Duration::from_millis(1), ..options() };
+    let (store, _) = deputyd::store::Store::open_with(&directories(place.path()), often).unwrap();
+    store.count_stranger(Code::PeerNotAllowed);
+    while store.last_number() == 0 {
+        tokio::task::yield_now().await;
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn segments_are_closed_and_read_across() {
     let place = tempfile::tempdir().unwrap();
     let small = deputyd::store::Options { segment_bytes: 2000, ..options() };

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use deputy_core::Code;
 use thiserror::Error;
 
 /// A place in the ledger that does not verify.
@@ -108,6 +109,17 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The stable code under which callers see this.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Conflict { .. } => Code::Conflict,
+            Self::NotFound { .. } => Code::NotFound,
+            Self::TooLarge { .. } | Self::Cursor | Self::Import { .. } => Code::InvalidArgument,
+            Self::Disk { .. } | Self::ReadOnly(_) => Code::Disk,
+            _ => Code::Internal,
+        }
+    }
+
     pub(crate) fn io(path: impl Into<PathBuf>, source: impl Into<std::io::Error>) -> Self {
         Self::Io { path: path.into(), source: source.into() }
     }
