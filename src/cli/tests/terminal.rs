@@ -45,10 +45,10 @@ impl Typist {
 
     fn wait_for(&mut self, text: &str) {
         while !self.seen.contains(text) {
-            match self.output.recv_timeout(Duration::from_secs(10)) {
-                Ok(byte) => self.seen.push(byte.into()),
-                Err(_) => panic!("{text:?} did not come: {:?}", self.seen),
-            }
+            let Ok(byte) = self.output.recv_timeout(Duration::from_secs(10)) else {
+                panic!("{text:?} did not come: {:?}", self.seen)
+            };
+            self.seen.push(byte.into());
         }
     }
 

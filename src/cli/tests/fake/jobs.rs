@@ -62,13 +62,7 @@ impl Jobs {
                 connection.reply(&header, &zbus::OwnedFd::from(OwnedFd::from(reader))).await.unwrap();
             }
             "Job.Cancel" => {
-                let mut job = self.0.lock().unwrap();
-                if job.argv[0] == b"wait"
-                    && let Some(mut watcher) = job.watcher.take()
-                {
-                    watcher.write_all(b"{\"state\":\"done\",\"status\":143,\"signal\":15}\n").unwrap();
-                }
-                drop(job);
+                self.cancel();
                 connection.reply(&header, &()).await.unwrap();
             }
             "Job.Get" => {
@@ -84,6 +78,15 @@ impl Jobs {
                 .reply_error(&header, "org.freedesktop.DBus.Error.UnknownMethod", &method)
                 .await
                 .unwrap(),
+        }
+    }
+
+    fn cancel(&self) {
+        let mut job = self.0.lock().unwrap();
+        if job.argv[0] == b"wait"
+            && let Some(mut watcher) = job.watcher.take()
+        {
+            watcher.write_all(b"{\"state\":\"done\",\"status\":143,\"signal\":15}\n").unwrap();
         }
     }
 

@@ -167,7 +167,7 @@ async fn answer(connection: &Connection, message: &Message, method: &str, jobs: 
             assert!(options.contains_key("application"));
             match account.as_str() {
                 "taken" => {
-                    refuse(connection, message, "Conflict", ("it\nexists", "unique", "take another")).await
+                    refuse(connection, message, "Conflict", ("it\nexists", "unique", "take another")).await;
                 }
                 _ => connection.reply(&header, &()).await.unwrap(),
             }
