@@ -6,6 +6,7 @@ mod jobs;
 use std::collections::HashMap;
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
@@ -103,12 +104,13 @@ pub fn outcome(output: std::process::Output) -> (i32, String, String) {
 
 fn wait_for(path: &Path) {
     for _ in 0..1000 {
-        if path.exists() {
+        // The file is there before anybody listens.
+        if UnixStream::connect(path).is_ok() {
             return;
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    panic!("{} did not appear", path.display());
+    panic!("nobody listens on {}", path.display());
 }
 
 async fn serve(address: &str, ready: &mpsc::Sender<()>, calls: &Calls, jobs: &jobs::Jobs) {
