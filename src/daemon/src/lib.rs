@@ -3,4 +3,21 @@
 //! The program is a thin `main` over this library, so that tests and the tools of the administrator use the same code.
 #![forbid(unsafe_code)]
 
+pub mod accounts;
+pub mod applications;
+pub mod audit;
+pub mod authentication;
+pub mod authority;
+pub mod bus;
+pub mod daemon;
+pub mod directory;
+pub mod jobs;
+pub mod launcher;
+pub mod life;
+pub mod limits;
+pub mod links;
+pub mod manager;
+pub mod polkit;
+mod random;
+pub mod sessions;
 pub mod store;

@@ -1,0 +1,145 @@
+//! The daemon as one value: what the calls share.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use deputy_core::{Code, Denial};
+use rustix::fs::{Mode, OFlags, open};
+
+use crate::audit::Audit;
+use crate::authentication::Conversations;
+use crate::directory::Directory;
+use crate::jobs::track::Tracker;
+use crate::launcher::Launcher;
+use crate::limits::Ceiling;
+use crate::polkit::Authorizer;
+use crate::store::{Directories, Store, StoreError};
+
+/// Where things are. The defaults are the machine's; tests use others.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// The bus's address; `None` for the system bus.
+    pub bus: Option<String>,
+    /// The configuration.
+    pub etc: PathBuf,
+    /// The launcher's socket.
+    pub launcher: PathBuf,
+    /// The store.
+    pub store: Directories,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self {
+            bus: None,
+            etc: deputy_etc::ETC_DEPUTY.into(),
+            launcher: deputy_wire::LAUNCHER_SOCKET.into(),
+            store: Directories::default(),
+        }
+    }
+}
+
+/// What one uid may have at once, and all together.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Calls that are not answered yet. A portal launches side by side; a person does not.
+    pub calls: Ceiling,
+    /// Conversations.
+    pub conversations: Ceiling,
+    /// Pipes of `Job.Watch`.
+    pub watches: Ceiling,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            calls: Ceiling::new("calls", 256, 1024),
+            conversations: Ceiling::new("conversations", 64, 256),
+            watches: Ceiling::new("watched jobs", 1024, 8192),
+        }
+    }
+}
+
+/// What the calls share.
+pub struct Daemon {
+    /// The state.
+    pub store: Store,
+    /// The applications.
+    pub directory: Directory,
+    /// The root side.
+    pub launcher: Launcher,
+    /// The machine's administrator.
+    pub authorizer: Box<dyn Authorizer>,
+    /// The records of refusals.
+    pub audit: Audit,
+    /// The jobs that are not ended.
+    pub tracker: Tracker,
+    /// The conversations that were begun.
+    pub conversations: Conversations,
+    /// What one uid may have at once.
+    pub limits: Limits,
+    null: OwnedFd,
+}
+
+impl Daemon {
+    /// From its parts. Needs a runtime: background tasks start here.
+    pub fn new(
+        store: Store,
+        directory: Directory,
+        launcher: Launcher,
+        authorizer: Box<dyn Authorizer>,
+    ) -> Result<Arc<Self>, Denial> {
+        // The one path outside the daemon's own folders, opened once: what a job has where nothing was given to it.
+        let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|error| Denial::internal(format!("/dev/null: {error}")))?;
+        Ok(Arc::new(Self {
+            audit: Audit::start(store.clone()),
+            tracker: Tracker::start(store.clone(), launcher.clone()),
+            conversations: Conversations::default(),
+            limits: Limits::default(),
+            store,
+            directory,
+            launcher,
+            authorizer,
+            null,
+        }))
+    }
+
+    /// `/dev/null`, for reading and writing.
+    pub fn null(&self) -> &OwnedFd {
+        &self.null
+    }
+
+    /// Ends in order: what is known is recorded, then the store is closed.
+    pub async fn close(&self) {
+        self.tracker.stop();
+        self.audit.close().await;
+        if let Err(error) = self.store.clone().close().await {
+            tracing::error!(%error, "the store could not be closed in order");
+        }
+    }
+}
+
+impl From<StoreError> for Denial {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Conflict { what, why, .. } => {
+                Denial::new(Code::Conflict, what, format!("the {what} cannot be changed so: {why}"))
+                    .remedy("look at its present state first")
+            }
+            StoreError::NotFound { .. } => Denial::not_found(),
+            StoreError::TooLarge { .. } => Denial::invalid("the request is too large to be recorded"),
+            StoreError::Cursor => Denial::invalid(error.to_string()),
+            StoreError::Disk { .. } | StoreError::ReadOnly(_) => {
+                tracing::error!(%error, "store");
+                Denial::new(Code::Disk, "ledger", "the change could not be put on disk, and was not made")
+                    .remedy("look at the space and health of the disk below /var/lib/deputy, then restart deputyd")
+            }
+            other => {
+                tracing::error!(error = %other, "store");
+                Denial::internal("the store failed")
+            }
+        }
+    }
+}

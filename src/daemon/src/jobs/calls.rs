@@ -1,0 +1,146 @@
+//! `Jobs.List` and the methods of a job.
+
+use deputy_core::message::JobCommand;
+use deputy_core::{AccountName, Denial, JobId, OsUid};
+
+use super::shown::{Shown, record, state_name, stored_name};
+use super::track::ended;
+use super::watch::Watchers;
+use crate::accounts::page;
+use crate::authority::{About, Call, Grant, Granted, Ground};
+use crate::bus::options::Options;
+use crate::bus::record::Record;
+use crate::daemon::Daemon;
+use crate::store::{Job, JobFilter, Page, Scope};
+
+/// The grace of a cancelled job that was given none.
+const DEFAULT_GRACE_MS: u32 = 10_000;
+
+/// The longest grace.
+const MAX_GRACE_MS: u32 = 3_600_000;
+
+/// The highest signal number.
+const MAX_SIGNAL: i32 = 64;
+
+/// The job as it is now: the ledger's record, with what has happened since.
+fn now(daemon: &Daemon, mut job: Job) -> Job {
+    if job.state.is_open()
+        && let Some(live) = daemon.tracker.get(&job.id)
+    {
+        let newer = live.job();
+        job.state = newer.state;
+        job.started = job.started.or(newer.started);
+        job.ended = newer.ended;
+    }
+    job
+}
+
+/// The job that a call is on.
+async fn of_call(call: &Call) -> Result<(Grant, Job), Denial> {
+    let id: Option<JobId> = call.id.as_deref().and_then(|id| id.parse().ok());
+    let look_up = || match &id {
+        None => Ok(None),
+        Some(id) => Ok(call.daemon.store.job(id)?),
+    };
+    let (grant, job) = call.authorize_object(look_up).await?;
+    let about = About::application(Some(job.application.clone())).account(&job.account);
+    call.note(&about.os_user(Some(&job.os.name)));
+    Ok((grant, now(&call.daemon, job)))
+}
+
+/// `Job.Get`.
+pub async fn get(call: Call, (): ()) -> Result<Granted<(Record,)>, Denial> {
+    let (grant, job) = of_call(&call).await?;
+    Ok(grant.answer((record(&job),)))
+}
+
+/// `Job.Watch`.
+pub async fn watch(call: Call, (): ()) -> Result<Granted<(zbus::OwnedFd,)>, Denial> {
+    let (grant, job) = of_call(&call).await?;
+    let place = call.daemon.limits.watches.enter(call.caller.uid)?;
+    let pipe = if let Some(live) = call.daemon.tracker.get(&job.id) {
+        live.watch(place)?
+    } else {
+        // It may have ended since it was looked up: then the ledger has the end.
+        let job = call.daemon.store.job(&job.id)?.unwrap_or(job);
+        Watchers::default().add(&Shown::from(&job).line(), true, None)?
+    };
+    Ok(grant.answer((pipe.into(),)))
+}
+
+/// `Job.Cancel`.
+pub async fn cancel(call: Call, (mut options,): (Options,)) -> Result<Granted<()>, Denial> {
+    let grace_ms = options.number("grace_ms")?.unwrap_or(DEFAULT_GRACE_MS).min(MAX_GRACE_MS);
+    options.finish()?;
+    command(call, JobCommand::Cancel { grace_ms }).await
+}
+
+/// `Job.Signal`.
+pub async fn signal(call: Call, (signal,): (i32,)) -> Result<Granted<()>, Denial> {
+    if !(1..=MAX_SIGNAL).contains(&signal) {
+        return Err(Denial::invalid(format!("a signal has a number from 1 to {MAX_SIGNAL}")));
+    }
+    command(call, JobCommand::Signal { signal }).await
+}
+
+async fn command(call: Call, command: JobCommand) -> Result<Granted<()>, Denial> {
+    let (grant, job) = of_call(&call).await?;
+    // Whoever has an actor may change something.
+    let actor = grant.actor()?;
+    let live = call.daemon.tracker.get(&job.id).ok_or_else(ended)?;
+    if !live.job().state.is_open() {
+        return Err(ended());
+    }
+    live.command(command)?;
+    tracing::info!(
+        job = %job.id,
+        application = %job.application,
+        account = ?job.account,
+        caller_uid = actor.caller_uid,
+        rule = ?actor.rule,
+        command = ?command,
+        "command to a job"
+    );
+    Ok(grant.answer(()))
+}
+
+/// `Jobs.List`.
+pub async fn list(call: Call, (mut options,): (Options,)) -> Result<Granted<(Vec<Record>, String)>, Denial> {
+    let application = options.application()?;
+    let account: Option<AccountName> = options.name("account")?;
+    let state = options.text("state")?;
+    let kind = options.name("kind")?;
+    let request = page(options.page()?);
+    options.finish()?;
+    let states = match state.as_deref() {
+        None => Vec::new(),
+        Some(state) => vec![
+            stored_name(state)
+                .ok_or_else(|| Denial::invalid("a job's state is queued, running, done, lost or abandoned"))?
+                .to_owned(),
+        ],
+    };
+    let grant = call.authorize_any(About::application(application)).await?;
+    let scope = if grant.ground == Ground::Owner {
+        OsUid::new(call.caller.uid).map(Scope::OsUid)
+    } else {
+        let name = grant.application()?.name.clone();
+        Some(match &account {
+            Some(account) => Scope::Account(name, account.clone()),
+            None => Scope::Application(name),
+        })
+    };
+    let filter = JobFilter { states, kind };
+    let found: Page<Job> = match scope {
+        Some(scope) => call.daemon.store.jobs(&scope, &filter, &request)?,
+        None => Page { items: Vec::new(), next: None },
+    };
+    let wanted = |job: &Job| account.as_ref().is_none_or(|account| job.account == *account);
+    let jobs = found.items.into_iter().map(|job| now(&call.daemon, job));
+    let records = jobs
+        .filter(wanted)
+        .filter(|job| state.as_deref().is_none_or(|state| state == state_name(&job.state)))
+        .map(|job| record(&job))
+        .collect();
+    Ok(grant.answer((records, found.next.map(String::from).unwrap_or_default())))
+}

@@ -1,0 +1,23 @@
+//! `.Jobs` and `.Job`: runs of commands as the accounts' own OS accounts.
+
+pub mod calls;
+pub mod run;
+pub mod settle;
+pub mod shown;
+pub mod stdio;
+pub mod track;
+pub mod watch;
+
+use deputy_core::ApplicationName;
+
+use crate::authority::Owned;
+use crate::store::Job;
+
+impl Owned for Job {
+    fn application(&self) -> &ApplicationName {
+        &self.application
+    }
+    fn owner(&self) -> Option<u32> {
+        Some(self.os.uid.raw())
+    }
+}

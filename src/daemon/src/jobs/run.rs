@@ -1,0 +1,166 @@
+//! `Jobs.Run`.
+//!
+//! The way of an ordinary job: the caller's uid and the application from memory, the link from the view, one commit of
+//! the job's id, one request to the launcher. Nothing else waits.
+
+use std::sync::Arc;
+
+use deputy_core::application::{DEFAULT_KIND, Trust};
+use deputy_core::message::RunRequest;
+use deputy_core::policy::{check_command, check_environment, check_kind};
+use deputy_core::{AccountName, Code, Denial, JobId, KindName, SessionId};
+use zbus::OwnedObjectPath;
+
+use super::stdio::Stdio;
+use crate::authority::{About, Call, Granted};
+use crate::bus::introspection::{self, Path, job_path};
+use crate::bus::options::{Options, parse};
+use crate::bus::table::Object;
+use crate::directory::Registered;
+use crate::store::{Argument, Change, Job, JobState, Link};
+use crate::{links, random, sessions};
+
+/// What is asked for, as far as the message alone tells.
+struct Asked {
+    kind: KindName,
+    argv: Vec<Vec<u8>>,
+    directory: Option<Vec<u8>>,
+    environment: Vec<Vec<u8>>,
+    stdio: Stdio,
+}
+
+fn asked(argv: Vec<Vec<u8>>, options: &mut Options) -> Result<Asked, Denial> {
+    let kind = match options.name("kind")? {
+        Some(kind) => kind,
+        None => parse("kind", DEFAULT_KIND)?,
+    };
+    let directory = options.bytes("directory")?;
+    if let Some(directory) = &directory
+        && (directory.first() != Some(&b'/') || directory.contains(&0))
+    {
+        return Err(Denial::invalid("the option directory is not an absolute path"));
+    }
+    let stdio = Stdio::new(
+        options.descriptor("stdin")?,
+        options.descriptor("stdout")?,
+        options.descriptor("stderr")?,
+    )?;
+    let environment = options.list_of_bytes("environment")?.unwrap_or_default();
+    Ok(Asked { kind, argv, directory, environment, stdio })
+}
+
+/// `Jobs.Run`.
+pub async fn run(
+    call: Call,
+    (subject, argv, mut options): (String, Vec<Vec<u8>>, Options),
+) -> Result<Granted<(OwnedObjectPath,)>, Denial> {
+    let application = options.application()?;
+    let asked = asked(argv, &mut options)?;
+    options.finish()?;
+    let mut grant = call.authorize(About::application(application)).await?;
+    let registered = Arc::clone(grant.application()?);
+    let mut about = About {
+        kind: Some(asked.kind.clone()),
+        argv: asked.argv.clone(),
+        ..About::application(Some(registered.name.clone()))
+    };
+    call.note(&about);
+    let (account, session) = whose(&call, &registered, &subject)?;
+    about.account = Some(account.clone());
+    call.note(&about);
+    // The launcher's child decides by the same rules from the same file. Here they only save the ledger and the
+    // launcher what is refused anyway.
+    let kind = check_kind(&registered.name, &registered.policy, Some(&asked.kind))?;
+    check_command(&registered.name, asked.kind.as_str(), kind, &asked.argv)?;
+    check_environment(&registered.name, &registered.policy, &asked.environment)?;
+    let mut link = links::usable(&call.daemon, &registered, &account).await?;
+    about.os_user = Some(link.os.name.clone());
+    call.ask_too(&mut grant, about).await?;
+    if call.method.asks.is_some_and(|(question, _)| registered.policy.ask_polkit.contains(&question)) {
+        // The dialog may have taken minutes.
+        whose(&call, &registered, &subject)?;
+        link = links::usable(&call.daemon, &registered, &account).await?;
+    }
+    let id = JobId::from_random(random::bytes()?);
+    let change = Change::JobQueued {
+        id: id.clone(),
+        application: registered.name.clone(),
+        account: account.clone(),
+        os: link.os.clone(),
+        kind: asked.kind.clone(),
+        argv: asked.argv.iter().cloned().map(Argument).collect(),
+        cwd: asked.directory.clone().map(Argument),
+        project: None,
+        session: session.clone(),
+    };
+    let committed = call.daemon.store.commit(change, grant.actor()?).await?;
+    let job = Job {
+        id: id.clone(),
+        number: committed.number,
+        application: registered.name.clone(),
+        account: account.clone(),
+        os: link.os.clone(),
+        kind: asked.kind.clone(),
+        argv: Vec::new(),
+        cwd: None,
+        project: None,
+        session,
+        state: JobState::Queued {},
+        queued: committed.at,
+        started: None,
+        ended: None,
+    };
+    launch(&call, asked, &link, job).await?;
+    let path =
+        OwnedObjectPath::try_from(job_path(&id)).map_err(|error| Denial::internal(error.to_string()))?;
+    Ok(grant.answer((path,)))
+}
+
+async fn launch(call: &Call, asked: Asked, link: &Link, job: Job) -> Result<(), Denial> {
+    let request = RunRequest {
+        job: job.id.clone(),
+        application: job.application.clone(),
+        account: job.account.clone(),
+        os_account: job.os.clone(),
+        kind: Some(asked.kind),
+        argv: asked.argv,
+        directory: asked.directory,
+        environment: asked.environment,
+    };
+    let launched = call.daemon.tracker.launch(job, request, &asked.stdio, call.daemon.null()).await;
+    if let Err(denial) = &launched {
+        links::learn(&call.daemon, link, denial).await;
+    }
+    launched
+}
+
+/// The account that asks, by a live session of its own or by the application's word.
+fn whose(
+    call: &Call,
+    registered: &Registered,
+    subject: &str,
+) -> Result<(AccountName, Option<SessionId>), Denial> {
+    if subject.starts_with('/') {
+        let Some(Path::Object(Object::Session, Some(id))) = introspection::path(subject) else {
+            return Err(Denial::not_found());
+        };
+        let id: SessionId = parse("subject", &id)?;
+        let session = sessions::live(&call.daemon, &id)?
+            .filter(|session| {
+                session.application == registered.name && session.service_uid == call.caller.uid
+            })
+            .ok_or_else(Denial::not_found)?;
+        return Ok((session.account, Some(id)));
+    }
+    if registered.policy.trust != Trust::Application {
+        return Err(Denial::new(
+            Code::SessionRequired,
+            format!("applications.d/{}.toml: trust", registered.name),
+            "this application's word is not enough: the subject has to be a live session",
+        )
+        .remedy("have the person log in, and give the session's path"));
+    }
+    let account: AccountName = parse("subject", subject)?;
+    call.daemon.store.account(&registered.name, &account)?.ok_or_else(Denial::not_found)?;
+    Ok((account, None))
+}

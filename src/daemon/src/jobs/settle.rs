@@ -1,0 +1,71 @@
+//! Finding out what became of a job whose shepherd is not connected: after a restart of the daemon or the launcher,
+//! or where an answer was lost.
+//!
+//! The launcher's folder of the job is the truth. Where there is none, the job is given up with a tombstone that the
+//! launcher's child makes with the same mkdir, so that it can never start afterwards.
+
+use std::time::Duration;
+
+use deputy_core::Code;
+use deputy_core::message::{JobState as Told, LauncherReply, LauncherRequest};
+use tokio::time::{sleep, timeout};
+
+use super::track::{Live, Tracker};
+use crate::launcher::{ANSWER, Channel, LauncherError};
+
+/// The first and the longest pause between two tries.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// What became of it.
+pub enum Settled {
+    /// It runs; this is its shepherd.
+    Running(Channel),
+    /// It has ended, or is lost.
+    Told(Told),
+    /// It never started, and never will.
+    NeverStarted {
+        /// How that is known.
+        cause: String,
+    },
+}
+
+impl Tracker {
+    /// Asks until there is an answer. A launcher that is away is no answer.
+    pub(super) async fn settle(&self, live: &Live) -> Settled {
+        let mut pause = PAUSES.0;
+        loop {
+            match self.try_settle(live).await {
+                Ok(Some(settled)) => return settled,
+                Ok(None) => {}
+                Err(error) => tracing::warn!(job = %live.job().id, %error, "a job cannot be asked about"),
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    /// One try; `None` if the job started between two questions.
+    async fn try_settle(&self, live: &Live) -> Result<Option<Settled>, LauncherError> {
+        let job = live.job().id;
+        let _turn = self.0.settling.acquire().await;
+        let channel = self.0.launcher.request(&LauncherRequest::Attach { job: job.clone() }, &[]).await?;
+        let reply = timeout(ANSWER, channel.reply()).await.map_err(|_| LauncherError::TimedOut)?;
+        match reply {
+            Ok(Some(LauncherReply::Job(Told::Running))) => return Ok(Some(Settled::Running(channel))),
+            Ok(Some(LauncherReply::Job(state))) => return Ok(Some(Settled::Told(state))),
+            Err(LauncherError::Denied(denial)) if denial.code == Code::NotFound => {}
+            Ok(Some(_)) => return Err(LauncherError::Foreign),
+            Ok(None) => return Err(LauncherError::Ended),
+            Err(error) => return Err(error),
+        }
+        match self.0.launcher.ask(&LauncherRequest::Abandon { job }, &[], ANSWER).await {
+            Ok(LauncherReply::Done) => Ok(Some(Settled::NeverStarted {
+                cause: "the launcher knows nothing of it: deputyd ended or lost its answer before it started"
+                    .to_owned(),
+            })),
+            Err(LauncherError::Denied(denial)) if denial.code == Code::JobExists => Ok(None),
+            Ok(_) => Err(LauncherError::Foreign),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! A job as the interface and a watcher's lines show it.
+
+use deputy_core::job::JobEnd;
+use serde::Serialize;
+use zbus::ObjectPath;
+
+use crate::bus::introspection::job_path;
+use crate::bus::record::Record;
+use crate::store::{Job, JobState};
+
+/// What is shown of a job, but for its argument vector.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Shown {
+    id: String,
+    path: String,
+    application: String,
+    account: String,
+    os_user: String,
+    uid: u32,
+    gid: u32,
+    kind: String,
+    state: &'static str,
+    queued: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended: Option<u64>,
+    #[serde(flatten)]
+    end: End,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+struct End {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    core: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed_step: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errno: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_us: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system_us: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_rss_kib: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wall_us: Option<u64>,
+}
+
+/// A state as the interface names it.
+pub fn state_name(state: &JobState) -> &'static str {
+    match state {
+        JobState::Queued {} => "queued",
+        JobState::Running {} => "running",
+        JobState::Ended { .. } => "done",
+        JobState::Lost { .. } => "lost",
+        JobState::Abandoned { .. } => "abandoned",
+    }
+}
+
+/// The store's name of a state of the interface's.
+pub fn stored_name(shown: &str) -> Option<&'static str> {
+    Some(match shown {
+        "queued" => "queued",
+        "running" => "running",
+        "done" => "ended",
+        "lost" => "lost",
+        "abandoned" => "abandoned",
+        _ => return None,
+    })
+}
+
+fn end(state: &JobState) -> End {
+    match state {
+        JobState::Queued {} | JobState::Running {} => End::default(),
+        JobState::Lost { cause } | JobState::Abandoned { cause } => {
+            End { cause: Some(cause.clone()), ..End::default() }
+        }
+        JobState::Ended { end, usage } => {
+            let mut shown = End {
+                status: Some(end.shell_status()),
+                user_us: Some(usage.user_us),
+                system_us: Some(usage.system_us),
+                max_rss_kib: Some(usage.max_rss_kib),
+                wall_us: Some(usage.wall_us),
+                ..End::default()
+            };
+            match *end {
+                JobEnd::Exited { code } => shown.exit_code = Some(i32::from(code)),
+                JobEnd::Signaled { signal, core } => {
+                    shown.signal = Some(signal);
+                    shown.core = Some(core);
+                }
+                JobEnd::LaunchFailed { step, errno } => {
+                    shown.failed_step = Some(step.as_str());
+                    shown.errno = Some(errno);
+                }
+            }
+            shown
+        }
+    }
+}
+
+impl From<&Job> for Shown {
+    fn from(job: &Job) -> Self {
+        // A job that ended before its start was recorded: the shepherd's clock tells when that was.
+        let ran = match &job.state {
+            JobState::Ended { end, usage } if !matches!(end, JobEnd::LaunchFailed { .. }) => {
+                job.ended.map(|ended| ended.0.saturating_sub(usage.wall_us))
+            }
+            _ => None,
+        };
+        Self {
+            id: job.id.to_string(),
+            path: job_path(&job.id),
+            application: job.application.to_string(),
+            account: job.account.to_string(),
+            os_user: job.os.name.to_string(),
+            uid: job.os.uid.raw(),
+            gid: job.os.gid.raw(),
+            kind: job.kind.to_string(),
+            state: state_name(&job.state),
+            queued: job.queued.0,
+            started: job.started.map(|at| at.0).or(ran),
+            ended: job.ended.map(|at| at.0),
+            end: end(&job.state),
+        }
+    }
+}
+
+impl Shown {
+    /// One line of JSON, with its line feed.
+    pub fn line(&self) -> Vec<u8> {
+        let mut line = serde_json::to_vec(self).unwrap_or_else(|_| b"{}".to_vec());
+        line.push(b'\n');
+        line
+    }
+}
+
+/// The job as `Job.Get` and `Jobs.List` show it.
+pub fn record(job: &Job) -> Record {
+    let shown = Shown::from(job);
+    let end = shown.end;
+    let argv: Vec<Vec<u8>> = job.argv.iter().map(|argument| argument.0.clone()).collect();
+    Record::new()
+        .with("id", shown.id)
+        .maybe("path", ObjectPath::try_from(shown.path).ok())
+        .with("application", shown.application)
+        .with("account", shown.account)
+        .with("os_user", shown.os_user)
+        .with("uid", shown.uid)
+        .with("gid", shown.gid)
+        .with("kind", shown.kind)
+        .with("argv", argv)
+        .maybe("directory", job.cwd.as_ref().map(|cwd| cwd.0.clone()))
+        .with("state", shown.state)
+        .with("queued", shown.queued)
+        .maybe("started", shown.started)
+        .maybe("ended", shown.ended)
+        .maybe("exit_code", end.exit_code)
+        .maybe("signal", end.signal)
+        .maybe("core", end.core)
+        .maybe("failed_step", end.failed_step)
+        .maybe("errno", end.errno)
+        .maybe("status", end.status)
+        .maybe("cause", end.cause)
+        .maybe("user_us", end.user_us)
+        .maybe("system_us", end.system_us)
+        .maybe("max_rss_kib", end.max_rss_kib)
+        .maybe("wall_us", end.wall_us)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::store::{Argument, Timestamp};
+    use deputy_core::job::{OsIdentity, Step, Usage};
+    use deputy_core::{JobId, OsGid, OsUid};
+
+    /// A job for tests.
+    pub fn job(state: JobState) -> Job {
+        let ended = (!state.is_open()).then_some(Timestamp(9_000_000));
+        Job {
+            id: JobId::from_random([5; 10]),
+            number: 1,
+            application: "demo".parse().unwrap(),
+            account: "alice".parse().unwrap(),
+            os: OsIdentity {
+                name: "ann".parse().unwrap(),
+                uid: OsUid::new(1001).unwrap(),
+                gid: OsGid::new(1001).unwrap(),
+            },
+            kind: "batch".parse().unwrap(),
+            argv: vec![Argument::from("/bin/true")],
+            cwd: None,
+            project: None,
+            session: None,
+            state,
+            queued: Timestamp(1_000_000),
+            started: None,
+            ended,
+        }
+    }
+
+    #[test]
+    fn a_line_says_where_the_job_stands_and_how_it_ended() {
+        let usage = Usage { wall_us: 1_000_000, ..Usage::default() };
+        let value = |state| -> serde_json::Value {
+            serde_json::from_slice(&Shown::from(&job(state)).line()).unwrap()
+        };
+        let queued = value(JobState::Queued {});
+        assert_eq!(queued["state"], "queued");
+        assert!(queued.get("status").is_none() && queued.get("argv").is_none());
+        let done = value(JobState::Ended { end: JobEnd::Exited { code: 7 }, usage: usage.clone() });
+        assert_eq!(
+            (&done["state"], &done["status"], &done["started"]),
+            (&"done".into(), &7.into(), &8_000_000.into())
+        );
+        let missing = JobEnd::LaunchFailed { step: Step::Exec, errno: 2 };
+        let missing = value(JobState::Ended { end: missing, usage });
+        assert_eq!((&missing["status"], &missing["failed_step"]), (&127.into(), &"exec".into()));
+        assert!(missing.get("started").is_none());
+        assert_eq!(value(JobState::Lost { cause: "x".into() })["cause"], "x");
+    }
+
+    #[test]
+    fn the_longest_lines_of_a_job_fit_into_the_smallest_pipe() {
+        let mut longest = job(JobState::Lost { cause: "c".repeat(200) });
+        longest.application = "a".repeat(64).parse().unwrap();
+        longest.account = "ä".repeat(32).parse().unwrap();
+        longest.os.name = "u".repeat(255).parse().unwrap();
+        longest.kind = "k".repeat(64).parse().unwrap();
+        assert!(Shown::from(&longest).line().len() * 3 < 4096);
+    }
+
+    #[test]
+    fn names_of_states_are_the_same_both_ways() {
+        for state in [JobState::Queued {}, JobState::Running {}, JobState::Abandoned { cause: String::new() }]
+        {
+            assert_eq!(stored_name(state_name(&state)), Some(state.as_str()));
+        }
+        assert_eq!(stored_name("done"), Some("ended"));
+        assert_eq!(stored_name("ended"), None);
+    }
+}

@@ -1,0 +1,116 @@
+//! Pipes for those who watch a job.
+//!
+//! A pipe holds the few lines that a job has in its life, so nothing is kept here for a reader who does not read:
+//! what does not fit is left out, and the pipe is closed.
+
+use std::os::fd::OwnedFd;
+
+use deputy_core::Denial;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::io::write;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::limits::Place;
+
+/// The writing ends of a job's watchers.
+#[derive(Debug, Default)]
+pub struct Watchers(Vec<Watcher>);
+
+#[derive(Debug)]
+struct Watcher {
+    pipe: OwnedFd,
+    _place: Option<Place>,
+}
+
+impl Watchers {
+    /// A pipe whose first line is this one. It is closed after it if the job has ended.
+    pub fn add(&mut self, line: &[u8], ended: bool, place: Option<Place>) -> Result<OwnedFd, Denial> {
+        let failed = |error| Denial::internal(format!("a pipe could not be made: {error}"));
+        let (reader, pipe) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+        // Only our end: the two are descriptions of their own.
+        fcntl_setfl(&pipe, OFlags::NONBLOCK).map_err(failed)?;
+        let watcher = Watcher { pipe, _place: place };
+        let written = watcher.write(line);
+        if written && !ended {
+            self.0.retain(Watcher::has_reader);
+            self.0.push(watcher);
+        }
+        Ok(reader)
+    }
+
+    /// Writes a line to all; after the last line all are closed.
+    pub fn tell(&mut self, line: &[u8], last: bool) {
+        self.0.retain(|watcher| watcher.write(line));
+        if last {
+            self.0.clear();
+        }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Watcher {
+    /// Whether the line was taken whole. It is shorter than what a pipe takes at once, so there are no halves.
+    fn write(&self, line: &[u8]) -> bool {
+        write(&self.pipe, line).is_ok_and(|written| written == line.len())
+    }
+
+    fn has_reader(&self) -> bool {
+        let mut polled = [PollFd::new(&self.pipe, PollFlags::empty())];
+        match poll(&mut polled, Some(&Timespec::default())) {
+            Ok(_) => !polled[0].revents().contains(PollFlags::ERR),
+            Err(_) => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Ceiling;
+    use std::io::Read as _;
+
+    fn read(pipe: OwnedFd) -> String {
+        let mut text = String::new();
+        std::fs::File::from(pipe).read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn each_watcher_sees_the_states_from_his_first_on_and_then_the_end() {
+        let mut watchers = Watchers::default();
+        let first = watchers.add(b"queued\n", false, None).unwrap();
+        watchers.tell(b"running\n", false);
+        let second = watchers.add(b"running\n", false, None).unwrap();
+        watchers.tell(b"done\n", true);
+        let late = watchers.add(b"done\n", true, None).unwrap();
+        assert_eq!(read(first), "queued\nrunning\ndone\n");
+        assert_eq!(read(second), "running\ndone\n");
+        assert_eq!(read(late), "done\n");
+        assert_eq!(watchers.count(), 0);
+    }
+
+    #[test]
+    fn a_watcher_who_does_not_read_or_left_costs_nothing() {
+        let ceiling = Ceiling::new("pipes", 2, 2);
+        let mut watchers = Watchers::default();
+        let silent = watchers.add(b"x\n", false, Some(ceiling.enter(1).unwrap())).unwrap();
+        let gone = watchers.add(b"x\n", false, Some(ceiling.enter(1).unwrap())).unwrap();
+        drop(gone);
+        assert_eq!(ceiling.taken(), 2);
+        // The place of the one who left is found when somebody else comes.
+        let other = watchers.add(b"x\n", false, None).unwrap();
+        assert_eq!((watchers.count(), ceiling.taken()), (2, 1));
+        let long = vec![b'a'; 4000];
+        for _ in 0..100 {
+            watchers.tell(&long, false);
+        }
+        assert_eq!((watchers.count(), ceiling.taken()), (0, 0));
+        assert!(read(silent).starts_with("x\na"));
+        assert!(read(other).len() <= 65_536);
+    }
+}

@@ -1,0 +1,284 @@
+//! Asking the launcher: one connection for each request, never waiting in a thread.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use deputy_core::message::{self, LauncherReply, LauncherRequest};
+use deputy_core::{Code, Denial};
+use deputy_wire::{WireError, peer, receive, send};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use serde::Serialize;
+use thiserror::Error;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long the launcher may take to take a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long a child may take over something that is no login and no launch.
+pub const ANSWER: Duration = Duration::from_secs(20);
+
+/// How long a launch may take: PAM modules may mount home directories.
+pub const LAUNCH: Duration = Duration::from_secs(90);
+
+/// How long a conversation may take, with the launcher's own limit inside.
+pub const CONVERSATION: Duration = Duration::from_secs(150);
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub enum LauncherError {
+    /// No connection: nothing was asked.
+    #[error("the launcher cannot be reached: {0}")]
+    Unreachable(WireError),
+    /// The connection broke after the request may have been read.
+    #[error("the launcher's child did not answer: {0}")]
+    Broken(WireError),
+    /// The connection was closed without an answer.
+    #[error("the launcher's child ended without an answer")]
+    Ended,
+    /// No answer in time.
+    #[error("the launcher's child did not answer in time")]
+    TimedOut,
+    /// It said no.
+    #[error("{}", .0.message)]
+    Denied(Denial),
+    /// It said something that is no answer to this.
+    #[error("the launcher's child gave an answer that does not belong to the request")]
+    Foreign,
+}
+
+impl LauncherError {
+    /// Whether the request certainly had no effect.
+    pub fn had_no_effect(&self) -> bool {
+        matches!(self, LauncherError::Unreachable(_) | LauncherError::Denied(_))
+    }
+}
+
+impl From<LauncherError> for Denial {
+    fn from(error: LauncherError) -> Self {
+        match error {
+            LauncherError::Denied(denial) => denial,
+            other => Denial::new(Code::LauncherUnavailable, "launcher", other.to_string())
+                .remedy("look at deputy-launcher.service (or its socket) and at the journal of both daemons"),
+        }
+    }
+}
+
+/// Where the launcher listens.
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    path: PathBuf,
+}
+
+impl Launcher {
+    /// At this socket.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Asks for one answer.
+    pub async fn ask(
+        &self,
+        request: &LauncherRequest,
+        descriptors: &[BorrowedFd<'_>],
+        wait: Duration,
+    ) -> Result<LauncherReply, LauncherError> {
+        let channel = self.request(request, descriptors).await?;
+        match timeout(wait, channel.reply()).await {
+            Err(_) => Err(LauncherError::TimedOut),
+            Ok(reply) => reply?.ok_or(LauncherError::Ended),
+        }
+    }
+
+    /// Asks, and leaves the connection open for more.
+    pub async fn request(
+        &self,
+        request: &LauncherRequest,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<Channel, LauncherError> {
+        let bytes = message::encode(request).map_err(|error| LauncherError::Denied(error.into()))?;
+        let socket = self.connect().await.map_err(LauncherError::Unreachable)?;
+        // The folder is root's, so nobody else can listen there; this says so again, cheaply. The daemon's own uid is
+        // a double's in tests, and gains nobody anything.
+        let listener = peer(&socket).map_err(LauncherError::Unreachable)?;
+        if listener.uid != 0 && listener.uid != rustix::process::geteuid().as_raw() {
+            let error = io::Error::new(io::ErrorKind::PermissionDenied, "its socket is not root's");
+            return Err(LauncherError::Unreachable(error.into()));
+        }
+        let channel = Channel::new(socket).map_err(|error| LauncherError::Unreachable(error.into()))?;
+        channel.send_bytes(&bytes, descriptors).await.map_err(LauncherError::Broken)?;
+        Ok(channel)
+    }
+
+    async fn connect(&self) -> Result<OwnedFd, WireError> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        let address = SocketAddrUnix::new(&self.path)?;
+        let deadline = Instant::now() + CONNECT;
+        let mut pause = Duration::from_micros(200);
+        loop {
+            match connect(&socket, &address) {
+                Ok(()) => return Ok(socket),
+                // The backlog is full, and a unix socket does not tell when it no longer is.
+                Err(Errno::AGAIN) if Instant::now() < deadline => {
+                    sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_millis(50));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// A connection on which a request was sent.
+///
+/// tokio has no type for SEQPACKET sockets. Only the readiness of its stream type is used; the packets are
+/// deputy-wire's.
+#[derive(Debug)]
+pub struct Channel(UnixStream);
+
+impl Channel {
+    fn new(socket: OwnedFd) -> io::Result<Self> {
+        UnixStream::from_std(socket.into()).map(Self)
+    }
+
+    /// Sends one more message.
+    pub async fn send<M: Serialize>(&self, message: &M) -> Result<(), LauncherError> {
+        let bytes = message::encode(message).map_err(|error| LauncherError::Denied(error.into()))?;
+        self.send_bytes(&bytes, &[]).await.map_err(LauncherError::Broken)
+    }
+
+    async fn send_bytes(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), WireError> {
+        // A new socket has room: only where it has none is readiness waited for.
+        let mut sent = send(&self.0, bytes, descriptors);
+        while sent.as_ref().is_err_and(WireError::would_block) {
+            self.0.writable().await?;
+            sent = self.attempt(Interest::WRITABLE, || send(&self.0, bytes, descriptors));
+        }
+        sent
+    }
+
+    /// Tries, and takes note if the socket was not ready after all.
+    fn attempt<T>(
+        &self,
+        interest: Interest,
+        work: impl FnOnce() -> Result<T, WireError>,
+    ) -> Result<T, WireError> {
+        let tried = self.0.try_io(interest, || match work() {
+            Err(error) if error.would_block() => Err(io::ErrorKind::WouldBlock.into()),
+            other => Ok(other),
+        });
+        tried?
+    }
+
+    /// The next answer; `None` when the other end has closed. A denial is an error.
+    pub async fn reply(&self) -> Result<Option<LauncherReply>, LauncherError> {
+        let packet = loop {
+            self.0.readable().await.map_err(|error| LauncherError::Broken(error.into()))?;
+            match self.attempt(Interest::READABLE, || receive(&self.0)) {
+                Err(error) if error.would_block() => {}
+                other => break other,
+            }
+        };
+        let Some(packet) = packet.map_err(LauncherError::Broken)? else { return Ok(None) };
+        match message::decode(&packet.bytes) {
+            Ok(LauncherReply::Denied(denial)) => Err(LauncherError::Denied(denial)),
+            Ok(reply) => Ok(Some(reply)),
+            Err(error) => Err(LauncherError::Broken(error.into())),
+        }
+    }
+}
+
+/// A scripted launcher for tests.
+#[cfg(test)]
+pub mod double {
+    use super::*;
+    use rustix::net::{accept, bind, listen};
+    use std::sync::Arc;
+
+    /// What a test does with one connection: the request, its descriptors, and the socket to answer on.
+    pub type Script = dyn Fn(LauncherRequest, Vec<OwnedFd>, OwnedFd) + Send + Sync;
+
+    /// A launcher that answers as the script says; each connection has a thread. It lives as long as the folder.
+    pub fn launcher(
+        folder: &std::path::Path,
+        script: impl Fn(LauncherRequest, Vec<OwnedFd>, OwnedFd) + Send + Sync + 'static,
+    ) -> Launcher {
+        let path = folder.join("launcher.sock");
+        let socket =
+            socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        bind(&socket, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        listen(&socket, 64).unwrap();
+        let script: Arc<Script> = Arc::new(script);
+        std::thread::spawn(move || {
+            while let Ok(connection) = accept(&socket) {
+                let script = Arc::clone(&script);
+                std::thread::spawn(move || {
+                    let Ok(Some(packet)) = receive(&connection) else { return };
+                    script(message::decode(&packet.bytes).unwrap(), packet.descriptors, connection);
+                });
+            }
+        });
+        Launcher::new(path)
+    }
+
+    /// Sends an answer.
+    pub fn answer(socket: &OwnedFd, reply: &LauncherReply) {
+        let _ = send(socket, &message::encode(reply).unwrap(), &[]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::double::{answer, launcher};
+    use super::*;
+    use deputy_core::JobId;
+
+    fn request() -> LauncherRequest {
+        LauncherRequest::Abandon { job: JobId::from_random([1; 10]) }
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_a_denial_with_a_remedy() {
+        let error = Launcher::new("/nonexistent/x.sock").ask(&request(), &[], ANSWER).await.unwrap_err();
+        assert!(error.had_no_effect());
+        let denial = Denial::from(error);
+        assert_eq!(denial.code, Code::LauncherUnavailable);
+        assert!(!denial.remedy.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_end_silence_or_rubbish_is_not_an_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let ended = launcher(folder.path(), |_, _, _| {});
+        let error = ended.ask(&request(), &[], ANSWER).await.unwrap_err();
+        assert!(matches!(error, LauncherError::Ended | LauncherError::Broken(_)), "{error:?}");
+        assert!(!error.had_no_effect());
+
+        let folder = tempfile::tempdir().unwrap();
+        let silent = launcher(folder.path(), |_, _, socket| {
+            std::thread::sleep(Duration::from_millis(500));
+            drop(socket);
+        });
+        let error = silent.ask(&request(), &[], Duration::from_millis(20)).await.unwrap_err();
+        assert!(matches!(error, LauncherError::TimedOut));
+
+        let folder = tempfile::tempdir().unwrap();
+        let rubbish = launcher(folder.path(), |_, _, socket| send(&socket, b"DPTY", &[]).unwrap());
+        assert!(matches!(rubbish.ask(&request(), &[], ANSWER).await.unwrap_err(), LauncherError::Broken(_)));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_keeps_its_code() {
+        let folder = tempfile::tempdir().unwrap();
+        let no = launcher(folder.path(), |_, _, socket| {
+            answer(&socket, &LauncherReply::Denied(Denial::new(Code::JobExists, "job", "it has started")));
+        });
+        let error = no.ask(&request(), &[], ANSWER).await.unwrap_err();
+        assert_eq!(Denial::from(error).code, Code::JobExists);
+    }
+}

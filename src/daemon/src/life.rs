@@ -1,0 +1,194 @@
+//! The life of the program: open, serve, take the name, end in order.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deputy_core::Denial;
+use sd_notify::{NotifyState, notify};
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use zbus::connection::Builder;
+use zbus::fdo::{RequestNameFlags, RequestNameReply};
+use zbus::{Connection, MessageStream};
+
+use crate::bus::NAME;
+use crate::bus::router::{End, Router};
+use crate::daemon::{Daemon, Places};
+use crate::directory::{Directory, EtcSource};
+use crate::launcher::Launcher;
+use crate::polkit::Polkit;
+use crate::sessions;
+use crate::store::{Store, StoreError};
+
+/// How many messages may wait to be looked at.
+const QUEUE: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+
+/// How often the store is looked at for a failure that nobody may have asked about.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How often the chain's head goes to the journal.
+const HEAD: Duration = Duration::from_secs(3600);
+
+/// Why the program ends before its time.
+#[derive(Debug, Error)]
+pub enum Fatal {
+    /// It runs as root.
+    #[error("deputyd runs as the user deputy, never as root: it needs no right that root has")]
+    Root,
+    /// The store does not open.
+    #[error("the store does not open: {0}")]
+    Store(#[from] StoreError),
+    /// The bus cannot be reached, or refuses.
+    #[error("the bus: {0}")]
+    Bus(#[from] zbus::Error),
+    /// Somebody else has the name.
+    #[error("the name {NAME} belongs to somebody else on this bus")]
+    NameTaken,
+    /// Part of the daemon cannot be made.
+    #[error("{}", .0.message)]
+    Denied(Denial),
+    /// A signal handler or the like.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The connection ended.
+    #[error("the bus closed the connection")]
+    Closed,
+    /// The name was lost.
+    #[error("the name {NAME} was lost")]
+    NameLost,
+    /// The store stopped.
+    #[error("the store takes no more changes: {0}")]
+    StoreStopped(String),
+}
+
+/// A daemon that serves a bus.
+pub struct Serving {
+    /// What it is.
+    pub daemon: Arc<Daemon>,
+    /// Its connection.
+    pub connection: Connection,
+    router: tokio::task::JoinHandle<End>,
+}
+
+impl Serving {
+    /// Connects, serves, and then takes the name, in this order: who sees the name is answered.
+    pub async fn start(places: &Places) -> Result<Self, Fatal> {
+        let builder = match &places.bus {
+            None => Builder::system(),
+            Some(address) => Builder::address(address.as_str()),
+        };
+        let connection = builder.max_queued(QUEUE).build().await?;
+        let stream = MessageStream::from(&connection);
+        let directories = places.store.clone();
+        let opened = tokio::task::spawn_blocking(move || Store::open(&directories)).await;
+        let (store, report) = opened.map_err(|error| Fatal::Io(io::Error::other(error)))??;
+        tracing::info!(
+            records = report.last_number,
+            created = report.created,
+            cut_tail = ?report.cut_tail,
+            view_rebuilt = ?report.view_rebuilt,
+            "store open"
+        );
+        let daemon = Daemon::new(
+            store,
+            Directory::new(EtcSource::new(&places.etc)),
+            Launcher::new(&places.launcher),
+            Box::new(Polkit::new(connection.clone())),
+        )
+        .map_err(Fatal::Denied)?;
+        let jobs = daemon.tracker.take_up()?;
+        let applications = daemon.directory.snapshot().names().len();
+        tracing::info!(jobs, applications, "taken up");
+        Self::serve(daemon, connection, stream).await
+    }
+
+    /// Serves a daemon on a connection.
+    pub async fn serve(
+        daemon: Arc<Daemon>,
+        connection: Connection,
+        stream: MessageStream,
+    ) -> Result<Self, Fatal> {
+        let router = tokio::spawn(Router::new(Arc::clone(&daemon), connection.clone()).run(stream));
+        let bus = Some("org.freedesktop.DBus");
+        let path = "/org/freedesktop/DBus";
+        // Unique names that vanish, so that what was learnt about them can be forgotten.
+        let rule = "type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg2=''";
+        connection.call_method(bus, path, bus, "AddMatch", &(rule,)).await?;
+        // Nobody may replace us, and we replace nobody.
+        let flags = RequestNameFlags::DO_NOT_QUEUE;
+        let reply = connection.call_method(bus, path, bus, "RequestName", &(NAME, flags)).await?;
+        match reply.body().deserialize()? {
+            RequestNameReply::PrimaryOwner | RequestNameReply::AlreadyOwner => {}
+            RequestNameReply::InQueue | RequestNameReply::Exists => return Err(Fatal::NameTaken),
+        }
+        tokio::spawn(sessions::sweep(daemon.store.clone()));
+        Ok(Self { daemon, connection, router })
+    }
+
+    /// Serves until there is a reason to end.
+    pub async fn wait(&mut self) -> Result<(), Fatal> {
+        let mut term = signal(SignalKind::terminate())?;
+        let mut int = signal(SignalKind::interrupt())?;
+        let watchdog = sd_notify::watchdog_enabled().map(|period| period / 2);
+        let mut alive = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3600)));
+        let mut look = tokio::time::interval(LOOK);
+        let mut head = tokio::time::interval(HEAD);
+        loop {
+            tokio::select! {
+                _ = term.recv() => return Ok(()),
+                _ = int.recv() => return Ok(()),
+                end = &mut self.router => return Err(match end {
+                    Ok(End::NameLost) => Fatal::NameLost,
+                    Ok(End::Closed) => Fatal::Closed,
+                    Err(error) => Fatal::Io(io::Error::other(error)),
+                }),
+                _ = alive.tick() => if watchdog.is_some() { tell(&[NotifyState::Watchdog]); },
+                _ = look.tick() => if let Some(why) = self.daemon.store.stopped() {
+                    return Err(Fatal::StoreStopped(why));
+                },
+                _ = head.tick() => {
+                    let (number, hash) = self.daemon.store.head();
+                    tracing::info!(number, hash, "head of the ledger");
+                }
+            }
+        }
+    }
+
+    /// Ends in order.
+    pub async fn end(self) {
+        // No call comes in any more; those that are being answered finish or are cut off with the connection.
+        let bus = Some("org.freedesktop.DBus");
+        let released =
+            self.connection.call_method(bus, "/org/freedesktop/DBus", bus, "ReleaseName", &(NAME,)).await;
+        if let Err(error) = released {
+            tracing::debug!(%error, "the name could not be released");
+        }
+        self.router.abort();
+        self.daemon.close().await;
+    }
+}
+
+/// The program.
+pub async fn run(places: Places) -> Result<(), Fatal> {
+    if rustix::process::geteuid().is_root() {
+        return Err(Fatal::Root);
+    }
+    let mut serving = Serving::start(&places).await?;
+    let applications = serving.daemon.directory.snapshot().names().len();
+    let status = format!("serving {applications} applications");
+    tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+    tracing::info!(name = NAME, socket = %Path::new(&places.launcher).display(), "serving");
+    let result = serving.wait().await;
+    tell(&[NotifyState::Stopping, NotifyState::Status("ending")]);
+    serving.end().await;
+    result
+}
+
+fn tell(state: &[NotifyState<'_>]) {
+    if let Err(error) = notify(state) {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
+}
