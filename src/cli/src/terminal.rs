@@ -52,11 +52,13 @@ impl Terminal {
 
     /// Asks, and reads one line; without echo if `secret`. `None` at the end of the terminal's input.
     pub fn ask(&self, question: &str, secret: bool) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
-        self.write(question)?;
         if !secret {
+            self.write(question)?;
             return self.line();
         }
+        // Before the question is shown: who sees it may type at once.
         let guard = self.silence()?;
+        self.write(question)?;
         let line = self.line();
         drop(guard);
         // The person's own line feed was not shown.

@@ -29,18 +29,23 @@ const USER: &str = "deputy";
 const PROGRAM: &str = "deputy-store";
 const FOLDERS: [&str; 2] = ["/usr/libexec/deputy", "/usr/lib/deputy"];
 
+/// Set for the second process. Who sets it for the first gets no more by it: the session is left in any case.
+const SECOND: &str = "DEPUTYCTL_SECOND";
+
 /// `store`.
 pub fn store(context: &Context, command: StoreCommand) -> Result<ExitCode, Failure> {
     let verb = match command {
         StoreCommand::Verify => "verify",
         StoreCommand::Rebuild => "rebuild",
         StoreCommand::Export => "export",
-        StoreCommand::Import => {
-            confirm(context.yes, "Import records into the empty store?")?;
-            "import"
-        }
-        StoreCommand::Detached { verb } => return Err(detached(&verb, context.json)),
+        StoreCommand::Import => "import",
     };
+    if is_root() && std::env::var_os(SECOND).is_some() {
+        return Err(detached(verb, context.json));
+    }
+    if matches!(command, StoreCommand::Import) {
+        confirm(context.yes, "Import records into the empty store?")?;
+    }
     if is_root() {
         return supervise(verb, context.json);
     }
@@ -68,7 +73,7 @@ fn detached(verb: &str, json: bool) -> Failure {
 /// The first process: starts the second, copies between it and the terminal, hands signals on, and waits.
 fn supervise(verb: &str, json: bool) -> Result<ExitCode, Failure> {
     let mut command = order(Path::new("/proc/self/exe"), "store", json);
-    command.args(["detached", verb]);
+    command.arg(verb).env(SECOND, "1");
     command
         .stdin(unless_terminal(io::stdin()))
         .stdout(unless_terminal(io::stdout()))

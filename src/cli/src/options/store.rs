@@ -3,7 +3,7 @@
 use clap::Subcommand;
 
 /// What to do with Deputy's records. The work is done by `deputy-store`, as the user `deputy`.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Copy, Subcommand)]
 pub enum StoreCommand {
     /// Verify the ledger's chain of records from beginning to end; deputyd may run
     #[command(after_help = "Example:\n  sudo deputyctl store verify")]
@@ -17,11 +17,4 @@ pub enum StoreCommand {
     /// Read what 'export' wrote from standard input into an empty store; deputyd must not run. Never touches consent
     #[command(after_help = "Example:\n  sudo deputyctl store import --yes < deputy.jsonl")]
     Import,
-    /// The same in a session of its own, as which deputyctl calls itself
-    #[command(hide = true)]
-    Detached {
-        /// Which of the four
-        #[arg(value_name = "VERB", value_parser = ["verify", "rebuild", "export", "import"])]
-        verb: String,
-    },
 }
