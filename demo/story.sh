@@ -7,8 +7,13 @@ failed=0
 
 say() { printf '\n%s\n' "$*"; }
 
-# Shows a command and what it prints.
-show() { printf '    $ %s\n' "$*"; "$@" 2>&1 | sed 's/^/      /'; }
+# show USER COMMAND...: a command as this user, and what it prints.
+show() {
+    local user=$1
+    shift
+    printf '    %s$ %s\n' "$user" "$*"
+    as "$user" "$@" 2>&1 | sed 's/^/      /'
+}
 
 # check DESCRIPTION EXPECTED ACTUAL: one row of the closing table.
 check() {
@@ -38,9 +43,14 @@ refused() {
     check "$description: refused with $code and a remedy" "$code 1" "$got $remedy"
 }
 
-# link ACCOUNT OS_USER PASSWORD: by the owner's own password, which the portal never sees.
+# link ACCOUNT OS_USER PASSWORD: by the owner's own password, which the portal never sees. Here a descriptor has the
+# answer; without one, deputyctl asks on the terminal.
 link() {
     portal link add portal "$1" "$2" --answers-fd 9 9< <(printf '%s\n' "$3")
+}
+show_link() {
+    printf '    portal$ deputyctl link add portal %s %s\n' "$1" "$2"
+    link "$@" 2>&1 | sed 's/^/      /'
 }
 
 # run ACCOUNT COMMAND...
@@ -55,10 +65,10 @@ mkdir -p /data/lab1 /data/lab2
 chown root:lab1 /data/lab1 && chmod 2770 /data/lab1
 chown root:root /data/lab2 && chmod 0700 /data/lab2
 setfacl -m g:lab2:rwx -d -m g:lab2:rwx /data/lab2
-show ls -ld /data/lab1 /data/lab2
+show root ls -ld /data/lab1 /data/lab2
 
 say '2. A portal serves both. Its service account has no rights in either folder, and is not root.'
-show as portal id
+show portal id
 for lab in lab1 lab2; do
     error=$(as portal ls "/data/$lab" 2>&1)
     check "the portal's account cannot look into $lab's folder (the kernel's EACCES)" \
@@ -69,23 +79,23 @@ say "3. Ada and Ben have an account each, at the portal's; nobody is linked to a
 portal account add portal ada@lab1.example --email ada@lab1.example >/dev/null
 portal account add portal ben@lab2.example --email ben@lab2.example >/dev/null
 portal account add portal mallory >/dev/null
-show portal account list portal
+show portal deputyctl account list portal
 refused NotLinked 'a job for an account that is not linked' run ada@lab1.example id
 
-say '4. Each links an OS account, by its own password, through real PAM. The portal passes a socket on, and'
-say '   never sees the password.'
-show link ada@lab1.example ada lovelace
-show link ben@lab2.example ben franklin
-show portal link list portal
+say '4. Each links an OS account, by its own password, through real PAM. The portal passes a socket on, and
+   never sees the password.'
+show_link ada@lab1.example ada lovelace
+show_link ben@lab2.example ben franklin
+show portal deputyctl link list portal
 
 say '5. Each runs a real program. It runs as the OS account, with the groups of a login, and writes results.'
-show run ada@lab1.example id
+show portal deputyctl run --app portal --account ada@lab1.example -- id
 job_id=$(run ada@lab1.example id)
 check 'the job has the uid, gid and groups of a login, and none of the portal' "$(as ada id)" "$job_id"
 measure='awk "BEGIN { for (i = 0; i < 200000; i++) s += sin(i); printf \"%.6f\n\", s }" > '
 run ada@lab1.example sh -c "$measure /data/lab1/result.txt"
 run ben@lab2.example sh -c "$measure /data/lab2/result.txt"
-show ls -l /data/lab1/result.txt /data/lab2/result.txt
+show root ls -l /data/lab1/result.txt /data/lab2/result.txt
 check "the result of Ada's job is Ada's, in her laboratory's group" 'ada lab1' "$(stat -c '%U %G' /data/lab1/result.txt)"
 check "the result of Ben's job is Ben's" 'ben' "$(stat -c '%U' /data/lab2/result.txt)"
 environment=$(run ada@lab1.example env)
@@ -113,7 +123,7 @@ refused AuthenticationFailed "a link to Ada's OS account with a wrong password" 
 refused NotAuthorized 'consent by root, claimed by the portal' portal consent grant portal mallory ada
 
 say '8. Ada takes her consent back, from her own login. It counts at once.'
-show as ada deputyctl consent list
+show ada deputyctl consent list
 as ada deputyctl --yes consent revoke portal ada@lab1.example >/dev/null
 refused NoConsent 'a job after the consent was taken back' run ada@lab1.example id
 

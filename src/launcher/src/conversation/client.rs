@@ -19,10 +19,11 @@ fn aborted(message: impl Into<String>) -> Denial {
     Denial::new(Code::ConversationAborted, "conversation", message).remedy("begin again")
 }
 
+/// An unnamed socket looks to rustix like one with an empty abstract name, which nobody can bind.
 fn is_named(address: Option<SocketAddrAny>) -> bool {
-    address
-        .and_then(|address| SocketAddrUnix::try_from(address).ok())
-        .is_some_and(|address| address.path_bytes().is_some() || address.abstract_name().is_some())
+    address.and_then(|address| SocketAddrUnix::try_from(address).ok()).is_some_and(|address| {
+        address.path_bytes().is_some() || address.abstract_name().is_some_and(|name| !name.is_empty())
+    })
 }
 
 impl PersonsClient {
@@ -91,5 +92,44 @@ impl PersonsClient {
             return Err(aborted("a frame brought descriptors"));
         }
         ClientFrame::decode(&bytes).map_err(|error| aborted(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{SocketFlags, bind, connect, listen, socket_with, socketpair};
+
+    fn refused(socket: impl Into<OwnedFd>, service_uid: u32) -> bool {
+        PersonsClient::new(socket.into(), service_uid, None).is_err()
+    }
+
+    #[test]
+    fn only_an_unnamed_seqpacket_pair_of_somebody_entitled_will_do() {
+        let me = rustix::process::getuid().as_raw();
+        assert!(refused(std::fs::File::open("/dev/null").unwrap(), me));
+        assert!(refused(std::os::unix::net::UnixStream::pair().unwrap().0, me));
+        let datagrams = socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).unwrap();
+        assert!(refused(datagrams.0, me));
+        let (ours, _theirs) = deputy_wire::pair().unwrap();
+        // Root may hand over a pair for anybody.
+        assert_eq!(refused(ours, me + 1), me != 0);
+        let (ours, _theirs) = deputy_wire::pair().unwrap();
+        assert!(!refused(ours, me));
+    }
+
+    #[test]
+    fn a_socket_that_was_connected_to_a_service_is_refused() {
+        let me = rustix::process::getuid().as_raw();
+        let folder = tempfile::tempdir().unwrap();
+        let address = SocketAddrUnix::new(folder.path().join("service")).unwrap();
+        let socket = || socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let service = socket();
+        bind(&service, &address).unwrap();
+        listen(&service, 1).unwrap();
+        let client = socket();
+        connect(&client, &address).unwrap();
+        assert!(refused(client, me));
+        assert!(refused(socket(), me));
     }
 }

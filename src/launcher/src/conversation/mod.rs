@@ -112,19 +112,13 @@ fn converse(request: &ConverseRequest, client: OwnedFd, peer: Peer, connection: 
     let settings = rules::settings()?;
     let _slot = slot("conversations", settings.launcher.max_conversations)?;
     let rules = Rules::read(&request.application)?;
-    if !rules.application.authentication.contains(&AuthenticationMethod::Os) {
-        return Err(Denial::new(
-            Code::MethodNotAllowed,
-            format!("applications.d/{}.toml: authentication", rules.name),
-            "this application does not authenticate with OS passwords",
-        )
-        .remedy("root can add \"os\" to the list"));
-    }
-    crate::pam::check_service(&rules.application.pam.login)?;
-
     let target = target(request, &rules);
     let owner_uid = target.as_ref().ok().map(|identity| identity.uid.raw());
     let mut person = PersonsClient::new(client, rules.service_uid, owner_uid)?;
+    if let Err(denial) = may_begin(&rules) {
+        person.send(&ServerFrame::Failure(denial.clone()));
+        return Err(denial);
+    }
     person.greet(request)?;
     if let Err(denial) = tries::count(&rules.name, request, rules.service_uid) {
         person.send(&ServerFrame::Failure(denial.clone()));
@@ -163,6 +157,19 @@ fn converse(request: &ConverseRequest, client: OwnedFd, peer: Peer, connection: 
             Ok(())
         }
     }
+}
+
+/// What the application's file and the machine say, whoever asks.
+fn may_begin(rules: &Rules) -> Result<(), Denial> {
+    if !rules.application.authentication.contains(&AuthenticationMethod::Os) {
+        return Err(Denial::new(
+            Code::MethodNotAllowed,
+            format!("applications.d/{}.toml: authentication", rules.name),
+            "this application does not authenticate with OS passwords",
+        )
+        .remedy("root can add \"os\" to the list"));
+    }
+    crate::pam::check_service(&rules.application.pam.login)
 }
 
 /// Whose password would be right, if anybody's.
