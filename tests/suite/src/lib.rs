@@ -4,8 +4,13 @@
 //! they use are those of `tests/suite/people.sh` and `tests/suite/applications/`.
 #![forbid(unsafe_code)]
 
+pub mod acting;
 pub mod fake;
+pub mod line;
+pub mod machine;
 pub mod people;
+pub mod requests;
+pub mod talk;
 
 pub use fake::{Descriptor, Fake};
 pub use people::{Output, as_user, deputyctl};

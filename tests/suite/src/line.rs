@@ -1,0 +1,87 @@
+//! A connection to one of the launcher's sockets, on which anything can be said.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use deputy_core::message::{JobCommand, LauncherReply, decode, encode};
+use deputy_wire::{LAUNCHER_SOCKET, OWNER_SOCKET, WireError, connect, receive};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use serde::de::DeserializeOwned;
+
+use crate::acting::{Ids, acting_as};
+
+/// How long an answer may take before the test fails instead of waiting for ever.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The most descriptors that a test sends along.
+const MAX_DESCRIPTORS: usize = 64;
+
+/// One connection.
+#[derive(Debug)]
+pub struct Line(OwnedFd);
+
+impl Line {
+    /// Connects to the launcher with these ids.
+    pub fn to_launcher(ids: Ids) -> Result<Self, WireError> {
+        Self::to(ids, LAUNCHER_SOCKET)
+    }
+
+    /// Connects to the owners' socket with these ids.
+    pub fn to_owner_socket(ids: Ids) -> Result<Self, WireError> {
+        Self::to(ids, OWNER_SOCKET)
+    }
+
+    fn to(ids: Ids, path: &str) -> Result<Self, WireError> {
+        let socket = acting_as(ids, || connect(path))?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+        Ok(Self(socket))
+    }
+
+    /// Sends these very bytes as one packet, with these descriptors. An end that has been closed already is no
+    /// failure: its answer may be there.
+    pub fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() {
+            assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)), "too many descriptors for a test");
+        }
+        match sendmsg(&self.0, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
+            Ok(_) | Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => {}
+            Err(errno) => panic!("sending {} bytes: {errno}", bytes.len()),
+        }
+    }
+
+    /// Sends a command to the shepherd at the other end.
+    pub fn command(&self, command: JobCommand) {
+        self.send(&encode(&command).expect("a command"), &[]);
+    }
+
+    /// The next answer; none when the other end has closed.
+    pub fn next<M: DeserializeOwned>(&self) -> Option<M> {
+        match receive(self.0.as_fd()) {
+            Ok(Some(packet)) => Some(decode(&packet.bytes).expect("an answer is a message")),
+            Ok(None) => None,
+            Err(WireError::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => None,
+            Err(error) => panic!("no answer: {error}"),
+        }
+    }
+
+    /// The launcher's next answer, which has to come.
+    pub fn reply(&self) -> LauncherReply {
+        self.next().expect("an answer, but the launcher closed the connection")
+    }
+
+    /// All answers until the other end closes.
+    pub fn rest<M: DeserializeOwned>(&self) -> Vec<M> {
+        std::iter::from_fn(|| self.next()).collect()
+    }
+}
+
+impl AsFd for Line {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,97 @@
+//! The requests of most tests, short to write.
+
+use deputy_core::Code;
+use deputy_core::consent::Consent;
+use deputy_core::job::OsIdentity;
+use deputy_core::message::{
+    ConsentRequest, LauncherReply, LauncherRequest, LinkState, OwnerReply, RunRequest, WithdrawRequest,
+};
+use deputy_core::names::{AccountName, ApplicationName};
+
+use crate::acting::identity;
+use crate::fake::Fake;
+use crate::job_id;
+
+/// The name of an application.
+pub fn app(name: &str) -> ApplicationName {
+    name.parse().expect("the name of an application")
+}
+
+/// The name of an account.
+pub fn account(name: &str) -> AccountName {
+    name.parse().expect("the name of an account")
+}
+
+/// A job of `demo`'s default kind.
+pub fn run_as(os_account: OsIdentity, account_name: &str, argv: &[&str]) -> RunRequest {
+    RunRequest {
+        job: job_id(),
+        application: app("demo"),
+        account: account(account_name),
+        os_account,
+        kind: None,
+        argv: argv.iter().map(|argument| argument.as_bytes().to_vec()).collect(),
+        directory: None,
+        environment: Vec::new(),
+    }
+}
+
+/// A link, or consent to one.
+pub fn link(application: &str, account_name: &str, os_user: &str) -> ConsentRequest {
+    ConsentRequest {
+        application: app(application),
+        account: account(account_name),
+        os_user: os_user.parse().expect("the name of an OS account"),
+        expires: None,
+    }
+}
+
+/// Root's consent, given.
+pub fn grant_in(application: &str, account_name: &str, os_user: &str) {
+    let request = LauncherRequest::Grant(link(application, account_name, os_user));
+    let answers = Fake::as_user("root").ask(&request, &[]);
+    assert!(matches!(answers.replies[..], [LauncherReply::Link { state: LinkState::Active, .. }]), "{answers:?}");
+}
+
+/// Root's consent to a link of `demo`, given.
+pub fn grant(account_name: &str, os_user: &str) {
+    grant_in("demo", account_name, os_user);
+}
+
+/// A request to take a consent back.
+pub fn withdrawal(application: &str, account_name: &str, os_user: &str) -> LauncherRequest {
+    LauncherRequest::Withdraw(WithdrawRequest {
+        application: app(application),
+        account: account(account_name),
+        os_account: identity(os_user),
+    })
+}
+
+/// All consents on this machine, as a taken-over daemon can list them.
+pub fn consents() -> Vec<Consent> {
+    let mut all = Vec::new();
+    let mut after = None;
+    loop {
+        let request = LauncherRequest::Consents { application: None, after };
+        let answers = Fake::daemon().ask(&request, &[]);
+        let [LauncherReply::Consents(page)] = &answers.replies[..] else { panic!("{answers:?}") };
+        all.extend(page.consents.iter().cloned());
+        match &page.next {
+            Some(next) => after = Some(next.clone()),
+            None => return all,
+        }
+    }
+}
+
+/// The consents to the links of one account.
+pub fn consents_of(account_name: &str) -> Vec<Consent> {
+    consents().into_iter().filter(|consent| consent.account.as_str() == account_name).collect()
+}
+
+/// The code of an owner's refusal.
+pub fn owner_code(reply: &OwnerReply) -> Option<Code> {
+    match reply {
+        OwnerReply::Denied(denial) => Some(denial.code),
+        _ => None,
+    }
+}
