@@ -22,7 +22,14 @@ pub(crate) struct Folder {
 
 /// A lock on a folder, held as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Lock(#[expect(dead_code, reason = "held for its lock only")] OwnedFd);
+pub(crate) struct Lock(OwnedFd);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing would not do: a child between fork and exec still has the description open for a moment.
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
 
 impl Folder {
     /// Opens the folder, and makes it (0700) where `create` says so.

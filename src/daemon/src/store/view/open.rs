@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,10 @@ use crate::store::folder::{Folder, Lock};
 
 /// The file that says which database is the view, and how it was left.
 const STATE: &str = "state.json";
+
+/// How often, and how far apart, sled's own lock is tried.
+const LOCK_TRIES: u32 = 50;
+const LOCK_WAIT: Duration = Duration::from_millis(10);
 
 /// How the view was left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,13 +139,23 @@ fn is_database_name(name: &str) -> bool {
 }
 
 fn open_database(path: &Path) -> sled::Result<sled::Db> {
-    sled::Config::default()
+    let config = sled::Config::default()
         .path(path)
         .cache_capacity(64 << 20)
         // In the background, and never by a request: a view that was not flushed is caught up from the ledger.
         .flush_every_ms(Some(1000))
-        .mode(sled::Mode::HighThroughput)
-        .open()
+        .mode(sled::Mode::HighThroughput);
+    for _ in 0..LOCK_TRIES {
+        match config.open() {
+            // The folder's lock is ours, so whoever has sled's own is on his way out: an earlier handle's threads, or
+            // a child between fork and exec.
+            Err(sled::Error::Io(error)) if error.to_string().contains("lock") => {
+                std::thread::sleep(LOCK_WAIT);
+            }
+            result => return result,
+        }
+    }
+    config.open()
 }
 
 /// Puts every file below `path` on disk.
