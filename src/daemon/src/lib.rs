@@ -21,3 +21,6 @@ pub mod polkit;
 mod random;
 pub mod sessions;
 pub mod store;
+
+#[cfg(test)]
+mod tests;

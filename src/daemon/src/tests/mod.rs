@@ -1,0 +1,7 @@
+//! The daemon with doubles for the launcher, polkit and the configuration; and with a real bus.
+
+mod harness;
+mod jobs;
+mod people;
+mod private_bus;
+mod refusals;
