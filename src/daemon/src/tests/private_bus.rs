@@ -1,5 +1,7 @@
 //! A real bus of the test's own, two connections, and where the test runs as root a caller of another uid.
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -38,7 +40,6 @@ impl Drop for Bus {
 }
 
 fn bus() -> Bus {
-    use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();
     // Callers of other uids have to reach the socket.
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -131,7 +132,6 @@ async fn another_uid_is_known_by_the_bus_alone() {
         eprintln!("needs root to call as somebody else; left out");
         return;
     }
-    use std::os::unix::process::CommandExt as _;
     // The bus takes only callers that the passwd database knows; these are in every one.
     let [daemon, bin, sys] = [1, 2, 3];
     let (harness, _) = harness();
