@@ -80,9 +80,12 @@ pub fn set_umask(mask: u32) -> u32 {
     umask(Mode::from_bits_truncate(mask)).bits()
 }
 
-/// The supplementary groups of this process.
+/// The supplementary groups of this process, each once: a PAM module that is asked twice adds its groups twice.
 pub fn current_groups() -> io::Result<Vec<u32>> {
-    Ok(nix::unistd::getgroups()?.into_iter().map(nix::unistd::Gid::as_raw).collect())
+    let mut groups: Vec<u32> = nix::unistd::getgroups()?.into_iter().map(nix::unistd::Gid::as_raw).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    Ok(groups)
 }
 
 /// Gives this process the supplementary groups of an OS account, as the group database has them.
