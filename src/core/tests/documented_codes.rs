@@ -36,7 +36,10 @@ fn every_code_is_explained_in_more_than_a_few_words_and_has_a_remedy() {
     let explained = explained();
     for code in Code::ALL {
         let words = explained.iter().find(|(heading, _)| *heading == code.as_str()).map(|(_, words)| *words);
-        assert!(words.is_some_and(|words| words >= 15), "docs/errors.md does not explain {code}: add \"### {code}\"");
+        assert!(
+            words.is_some_and(|words| words >= 15),
+            "docs/errors.md does not explain {code}: add \"### {code}\""
+        );
     }
     let remedies = DOCUMENT.matches("*Remedy:*").count();
     assert!(remedies >= Code::ALL.len(), "{remedies} remedies for {} codes", Code::ALL.len());

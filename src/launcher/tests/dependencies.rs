@@ -11,8 +11,26 @@ const REASONS: &str = include_str!("../../../docs/dependencies.md");
 
 /// Crates that have no place in a program of root's: runtimes, the bus, databases, networks, whatever their version.
 const NEVER: [&str; 20] = [
-    "tokio", "mio", "smol", "futures", "futures-util", "futures-core", "zbus", "zvariant", "dbus", "sled", "rusqlite",
-    "redb", "hyper", "reqwest", "rustls", "openssl", "native-tls", "regex", "clap", "deputyd",
+    "tokio",
+    "mio",
+    "smol",
+    "futures",
+    "futures-util",
+    "futures-core",
+    "zbus",
+    "zvariant",
+    "dbus",
+    "sled",
+    "rusqlite",
+    "redb",
+    "hyper",
+    "reqwest",
+    "rustls",
+    "openssl",
+    "native-tls",
+    "regex",
+    "clap",
+    "deputyd",
 ];
 
 fn top() -> PathBuf {
@@ -76,8 +94,11 @@ fn the_versions_of_the_document_are_those_that_are_linked() {
         let ["", name, version, .., ""] = cells[..] else { continue };
         let linked = LIST.lines().find(|line| format!("`{}`", self::name(line)) == name);
         // Rows with a number in the second cell are those of the tables with versions.
-        let (Some(linked), true) = (linked, version.starts_with(|c: char| c.is_ascii_digit())) else { continue };
-        let of_list = linked.split_once(" v").map_or("", |(_, version)| version.split('+').next().unwrap_or(version));
+        let (Some(linked), true) = (linked, version.starts_with(|c: char| c.is_ascii_digit())) else {
+            continue;
+        };
+        let of_list =
+            linked.split_once(" v").map_or("", |(_, version)| version.split('+').next().unwrap_or(version));
         assert_eq!(version, of_list, "docs/dependencies.md has another version of {name}");
         compared += 1;
     }
