@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 
+use rustix::process::Signal;
 use serde_json::{Map, Value, json};
 
 /// What is said where the kernel has no such thing.
@@ -52,7 +53,7 @@ fn main() {
         "dumpable": rustix::process::dumpable_behavior()
             .map_or_else(|_| UNSUPPORTED.to_owned(), |behavior| format!("{behavior:?}")),
         "parent_death_signal": rustix::process::parent_process_death_signal()
-            .map_or_else(|_| UNSUPPORTED.to_owned(), |signal| signal.map_or(0, |s| s.as_raw()).to_string()),
+            .map_or_else(|_| UNSUPPORTED.to_owned(), |signal| signal.map_or(0, Signal::as_raw).to_string()),
         "personality": text_of("/proc/self/personality"),
     });
     println!("{report}");
@@ -84,7 +85,11 @@ fn field(status: &str, name: &str) -> String {
 fn ids(status: &str, name: &str) -> Value {
     let numbers = field(status, name);
     let names = ["real", "effective", "saved", "filesystem"];
-    names.iter().zip(numbers.split_ascii_whitespace()).map(|(name, id)| ((*name).to_owned(), json!(id))).collect()
+    names
+        .iter()
+        .zip(numbers.split_ascii_whitespace())
+        .map(|(name, id)| ((*name).to_owned(), json!(id)))
+        .collect()
 }
 
 fn groups(status: &str) -> Vec<u32> {
