@@ -74,15 +74,22 @@ impl Directory {
         let mut identities = ServiceIdentities::default();
         let mut add = |found: Option<(u32, u32)>| {
             if let Some((uid, gid)) = found {
-                identities.uids.push(uid);
-                identities.gids.push(gid);
+                if !identities.uids.contains(&uid) {
+                    identities.uids.push(uid);
+                }
+                if !identities.gids.contains(&gid) {
+                    identities.gids.push(gid);
+                }
             }
         };
         add(OsUserName::new(DAEMON_USER).ok().as_ref().and_then(&look_up));
         for name in self.names() {
             let path = self.application_path(&name);
             let text = read_text(&path, MAX_FILE).map_err(|error| refused(&path, &error))?;
-            for service in named_services(&text) {
+            // The file as it is read elsewhere says who speaks for the application, however it is written; what can
+            // be made out of a broken one counts beside it.
+            let read = Application::parse(&text).map(|application| application.service);
+            for service in named_services(&text).into_iter().chain(read.ok()) {
                 match service {
                     Service::User(user) => add(look_up(&user)),
                     Service::Uid(uid) => add(look_up_uid(uid).or(Some((uid, uid)))),
@@ -161,6 +168,10 @@ mod tests {
         let services = directory.services(look_up, |_| None).unwrap();
         assert_eq!(services.uids, [990, 1500, 4242]);
         assert_eq!(services.gids, [991, 1501, 4242]);
+        // A key and a name that only a reader of TOML recognises.
+        fs::write(folder.path().join("applications.d/b.toml"), "\"service_user\" = \"port\\u0061l\"\n").unwrap();
+        fs::remove_file(folder.path().join("applications.d/a.toml")).unwrap();
+        assert_eq!(directory.services(look_up, |_| None).unwrap().uids, [990, 1500]);
         let unreadable = folder.path().join("applications.d/c.toml");
         fs::write(&unreadable, "x").unwrap();
         fs::set_permissions(&unreadable, fs::Permissions::from_mode(0o666)).unwrap();
