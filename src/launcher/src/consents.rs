@@ -57,6 +57,8 @@ pub fn valid(rules: &Rules, account: &AccountName, identity: &OsIdentity, by_uid
         // only a key that has no record at all gets one.
         (_, Some(Err(denial))) => Err(denial),
         _ if rule_gives(rules, account, identity) => {
+            // Whoever asks has named the identity: nothing is written down for one that is not so, or is refused.
+            rules.pinned_target(identity)?;
             give(rules, account, identity, GivenBy::Policy, by_uid, None)
         }
         _ => Err(Consent::missing()),
@@ -129,6 +131,12 @@ pub fn withdraw(
         removed,
     );
     Ok(removed)
+}
+
+/// Whether there is a record of a key, readable or not.
+pub fn is_there(application: &ApplicationName, account: &AccountName, uid: OsUid) -> bool {
+    // What cannot be looked at may be there.
+    Path::new(CONSENT).join(Consent::file_name(application, account, uid)).try_exists().unwrap_or(true)
 }
 
 fn revoked_name(name: &str) -> String {

@@ -7,6 +7,7 @@ use deputy_core::consent::GivenBy;
 use deputy_core::denial::{Code, Denial};
 use deputy_core::ids::OsUid;
 use deputy_core::message::{Offer, OwnerReply, OwnerRequest};
+use deputy_core::names::{AccountName, ApplicationName};
 use deputy_core::policy::identity;
 use deputy_core::settings::Settings;
 use deputy_sys::{accounts, cgroup};
@@ -49,13 +50,25 @@ pub fn answer(settings: &Settings, request: OwnerRequest, peer: Peer) -> Result<
                 .as_ref()
                 .map(identity)
                 .transpose()?;
-            if consents::withdraw(&application, &account, uid, peer.uid, true)? {
+            let rule_would_give = would_be_given(&application, &account, uid);
+            if !rule_would_give && !consents::is_there(&application, &account, uid) {
+                return Err(Denial::not_found());
+            }
+            if consents::withdraw(&application, &account, uid, peer.uid, true)? || rule_would_give {
                 Ok(OwnerReply::Done)
             } else {
                 Err(Denial::not_found())
             }
         }
     }
+}
+
+/// Whether a rule of root's would give this link onto the peer at its next use. Only then is there something to take
+/// back where no consent is: else anybody could fill the disk with revocations of links that nobody ever made.
+fn would_be_given(application: &ApplicationName, account: &AccountName, uid: OsUid) -> bool {
+    let own = accounts::by_uid(uid.raw()).ok().flatten();
+    let Some(own) = own.and_then(|entry| identity(&entry).ok()) else { return false };
+    Rules::read(application).is_ok_and(|rules| consents::rule_gives(&rules, account, &own))
 }
 
 fn refuse_jobs(settings: &Settings, peer: Peer) -> Result<(), Denial> {

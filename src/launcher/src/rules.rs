@@ -1,5 +1,6 @@
 //! What root wrote down and what the name service says, read afresh for one request.
 
+use std::cell::Cell;
 use std::io;
 
 use deputy_core::application::{Application, Service};
@@ -44,10 +45,22 @@ impl Rules {
         let settings = etc.settings()?;
         let application = etc.application(name)?;
         let ids = |entry: PasswdEntry| (entry.uid, entry.gid);
+        // "There is no such service user" and "the name service does not say" are not the same: whom it fails to name
+        // would be left unprotected.
+        let failed = Cell::new(None);
+        let found = |entry: io::Result<Option<PasswdEntry>>| {
+            entry.unwrap_or_else(|error| {
+                failed.set(Some(error));
+                None
+            })
+        };
         let services = etc.services(
-            |user| accounts::by_name(user.as_str()).ok().flatten().map(ids),
-            |uid| accounts::by_uid(uid).ok().flatten().map(ids),
+            |user| found(accounts::by_name(user.as_str())).map(ids),
+            |uid| found(accounts::by_uid(uid)).map(ids),
         )?;
+        if let Some(error) = failed.take() {
+            return Err(name_service(error));
+        }
         let service_uid = match &application.service {
             Service::Uid(uid) => *uid,
             Service::User(user) => service_uid(name, user)?,

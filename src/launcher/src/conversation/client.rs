@@ -1,6 +1,7 @@
 //! The person's client at the other end of the conversation's socket.
 
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use deputy_core::denial::{Code, Denial};
 use deputy_core::ids::Nonce;
@@ -13,6 +14,9 @@ use zeroize::Zeroizing;
 /// The socket of the person's client.
 pub struct PersonsClient {
     socket: OwnedFd,
+    /// When it last said something: whoever takes his time over an answer learns no more from how long the refusal
+    /// takes.
+    pub latest: Instant,
 }
 
 fn aborted(message: impl Into<String>) -> Denial {
@@ -46,7 +50,7 @@ impl PersonsClient {
         if maker != 0 && maker != service_uid && Some(maker) != owner_uid {
             return Err(wrong("the socket was made by neither the application, nor the OS account's owner, nor root"));
         }
-        Ok(Self { socket })
+        Ok(Self { socket, latest: Instant::now() })
     }
 
     /// Says what this conversation is, and waits until the client has said that it saw it.
@@ -86,6 +90,7 @@ impl PersonsClient {
             Err(WireError::Io(error)) => return Err(aborted(format!("the client's socket failed: {error}"))),
             Err(error) => return Err(error.into()),
         };
+        self.latest = Instant::now();
         // An answer is in there: wiped on every way out.
         let bytes = Zeroizing::new(packet.bytes);
         if !packet.descriptors.is_empty() {

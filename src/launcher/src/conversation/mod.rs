@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use deputy_core::application::AuthenticationMethod;
 use deputy_core::consent::{Consent, GivenBy};
@@ -37,7 +37,7 @@ pub const PROGRAM_NAME: &CStr = c"deputy-conversation";
 /// How long a conversation may last, from first to last.
 const LIFETIME_SECONDS: u32 = 120;
 
-/// A refusal is told no sooner than this after PAM was started, whatever the reason: longer than the random delay
+/// A refusal is told no sooner than this after the latest answer, whatever the reason: longer than the random delay
 /// that `pam_unix` adds to a wrong password (2 s, half more or less), so that reasons cannot be told apart by time.
 const REFUSAL_TIME: Duration = Duration::from_millis(3_200);
 
@@ -113,7 +113,8 @@ fn converse(request: &ConverseRequest, client: OwnedFd, peer: Peer, connection: 
     let _slot = slot("conversations", settings.launcher.max_conversations)?;
     let rules = Rules::read(&request.application)?;
     let target = target(request, &rules);
-    let owner_uid = target.as_ref().ok().map(|identity| identity.uid.raw());
+    // The owner's own socket is taken whether or not the account is a target: a refusal here would tell.
+    let owner_uid = rules::look_up(&request.os_user).ok().map(|found| found.entry.uid);
     let mut person = PersonsClient::new(client, rules.service_uid, owner_uid)?;
     if let Err(denial) = may_begin(&rules) {
         person.send(&ServerFrame::Failure(denial.clone()));
@@ -125,7 +126,6 @@ fn converse(request: &ConverseRequest, client: OwnedFd, peer: Peer, connection: 
         return Err(denial);
     }
 
-    let started = Instant::now();
     let identity = dialogue::authenticate(&rules, request, target, &mut person)
         .and_then(|identity| finish(request, &rules, identity));
     match identity {
@@ -146,7 +146,7 @@ fn converse(request: &ConverseRequest, client: OwnedFd, peer: Peer, connection: 
                 reason = %denial.message,
                 peer_uid = peer.uid,
             );
-            std::thread::sleep(REFUSAL_TIME.saturating_sub(started.elapsed()));
+            std::thread::sleep(REFUSAL_TIME.saturating_sub(person.latest.elapsed()));
             // Why is in the journal. Outside there is one answer, except for Deputy's own faults.
             let told = match denial.code {
                 Code::Internal | Code::Disk | Code::ConversationAborted => denial,
