@@ -33,6 +33,7 @@ passwd              useradd, groupadd, chpasswd inside the sandbox
 util-linux          setpriv, runuser, mount
 procps              ps and pgrep: nothing may be left behind
 e2fsprogs           the power-cut test makes ext4 images
+strace              which paths root code and deputyd open (G1, G11)
 sudo                a peer to measure against
 '
 names=$(printf '%s\n' "$packages" | sed -n 's/^\([a-z0-9.+-]\{1,\}\) .*/\1/p')

@@ -217,7 +217,11 @@ impl Application {
             (Some(name), None) => Service::User(name),
             (None, Some(0)) => return Err(ApplicationError::Meaning("service_uid cannot be 0, root's")),
             (None, Some(uid)) => Service::Uid(uid),
-            _ => return Err(ApplicationError::Meaning("exactly one of service_user and service_uid is needed")),
+            _ => {
+                return Err(ApplicationError::Meaning(
+                    "exactly one of service_user and service_uid is needed",
+                ));
+            }
         };
         if let Some(rule) = &file.link
             && !rule.rule.contains("{account}")
@@ -230,8 +234,11 @@ impl Application {
             check_root(&root.path)?;
         }
         for service in [&file.pam.login, &file.pam.job] {
-            if service.is_empty() || !service.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) {
-                return Err(ApplicationError::Meaning("a PAM service is named with letters, digits, - and _"));
+            if service.is_empty() || !service.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+            {
+                return Err(ApplicationError::Meaning(
+                    "a PAM service is named with letters, digits, - and _",
+                ));
             }
         }
         Ok(Self {
@@ -332,7 +339,10 @@ mod tests {
             ("service_user = \"a\"\nserviceuser = 1", "line 2"),
             ("service_user = \"a\"\n[link]\nrule = \"alice\"", "{account}"),
             ("service_user = \"a\"\n[[roots]]\npath = \"data\"\naccess = \"read-only\"", "absolute"),
-            ("service_user = \"a\"\n[[roots]]\npath = \"/data/../etc\"\naccess = \"read-only\"", "no . or .."),
+            (
+                "service_user = \"a\"\n[[roots]]\npath = \"/data/../etc\"\naccess = \"read-only\"",
+                "no . or ..",
+            ),
             ("service_user = \"a\"\n[kinds.batch]\ncommands = [\"bin/x\"]", "absolute"),
             ("service_user = \"a\"\n[pam]\njob = \"../x\"", "PAM service"),
             ("service_user = \"a\"\n[kinds.batch]\ncommands = [\"*\"]\nconfine = true", "confine"),

@@ -180,7 +180,8 @@ mod tests {
     #[test]
     fn it_holds_only_for_the_same_identity_service_and_time() {
         let consent = consent();
-        let code = |identity, service, now| consent.check(&identity, service, now).map_err(|denial| denial.code);
+        let code =
+            |identity, service, now| consent.check(&identity, service, now).map_err(|denial| denial.code);
         assert_eq!(code(identity(1001), 990, 199), Ok(()));
         assert_eq!(code(identity(1001), 990, 200), Err(Code::ConsentExpired));
         assert_eq!(code(identity(1001), 991, 150), Err(Code::NoConsent));

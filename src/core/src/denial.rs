@@ -162,8 +162,9 @@ impl Denial {
 
     /// The one answer to every failed authentication.
     pub fn authentication_failed() -> Self {
-        Self::new(Code::AuthenticationFailed, "authentication", "authentication failed")
-            .remedy("check the account, its link and the password; the administrator finds the cause in the journal")
+        Self::new(Code::AuthenticationFailed, "authentication", "authentication failed").remedy(
+            "check the account, its link and the password; the administrator finds the cause in the journal",
+        )
     }
 
     /// A value that is not one.
@@ -173,7 +174,8 @@ impl Denial {
 
     /// A fault in Deputy itself.
     pub fn internal(message: impl Into<String>) -> Self {
-        Self::new(Code::Internal, "internal", message).remedy("the journal has the details: journalctl -u 'deputy*'")
+        Self::new(Code::Internal, "internal", message)
+            .remedy("the journal has the details: journalctl -u 'deputy*'")
     }
 }
 

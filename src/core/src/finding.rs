@@ -77,7 +77,8 @@ mod tests {
 
     #[test]
     fn a_refusal_becomes_an_error_finding_of_the_same_words() {
-        let denial = Denial::new(Code::OsAccountOutOfRange, "min_uid", "uid 5 is below 1000").remedy("choose another");
+        let denial =
+            Denial::new(Code::OsAccountOutOfRange, "min_uid", "uid 5 is below 1000").remedy("choose another");
         let finding = Finding::from(denial);
         assert_eq!(finding.code, "os-account-out-of-range");
         assert_eq!(finding.severity, Severity::Error);

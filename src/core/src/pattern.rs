@@ -156,8 +156,22 @@ impl CommandRule {
 const FORBIDDEN_PREFIXES: [&str; 9] =
     ["LD_", "BASH_FUNC_", "SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "PMI", "DEPUTY_", "GCONV_"];
 const FORBIDDEN_NAMES: [&str; 16] = [
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "MAIL", "IFS", "ENV", "BASH_ENV", "SHELLOPTS", "BASHOPTS", "PS4",
-    "GLIBC_TUNABLES", "NLSPATH", "HOSTALIASES", "XDG_RUNTIME_DIR",
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "MAIL",
+    "IFS",
+    "ENV",
+    "BASH_ENV",
+    "SHELLOPTS",
+    "BASHOPTS",
+    "PS4",
+    "GLIBC_TUNABLES",
+    "NLSPATH",
+    "HOSTALIASES",
+    "XDG_RUNTIME_DIR",
 ];
 
 /// The longest value that a request may give to a variable.
@@ -209,9 +223,10 @@ pub fn allows_variable(rules: &[EnvironmentRule], name: &[u8], value: &[u8]) -> 
     let Ok(name) = std::str::from_utf8(name) else { return false };
     let locale = name == "LANG" || name == "LANGUAGE" || name.starts_with("LC_");
     let value_is_plain = !value.starts_with(b"()") && !value.contains(&0) && value.len() <= MAX_VALUE_BYTES;
-    let may_be_path = !(locale || name == "TZ") || !(value.contains(&b'/') && (locale || value.starts_with(b"/"))
-        || value.starts_with(b":")
-        || value.windows(2).any(|pair| pair == b".."));
+    let may_be_path = !(locale || name == "TZ")
+        || !(value.contains(&b'/') && (locale || value.starts_with(b"/"))
+            || value.starts_with(b":")
+            || value.windows(2).any(|pair| pair == b".."));
     is_variable_name(name)
         && !is_forbidden_variable(name)
         && value_is_plain
@@ -287,7 +302,9 @@ mod tests {
 
     #[test]
     fn variables_that_change_what_programs_load_are_never_allowed() {
-        for text in ["LD_PRELOAD", "LD_*", "BASH_FUNC_x*", "SLURM_CONF", "PATH", "HOME", "PMI_RANK", "A-B", "*", ""] {
+        for text in
+            ["LD_PRELOAD", "LD_*", "BASH_FUNC_x*", "SLURM_CONF", "PATH", "HOME", "PMI_RANK", "A-B", "*", ""]
+        {
             assert!(EnvironmentRule::parse(text).is_err(), "{text}");
         }
         // A broad rule does not reach the forbidden names below it.
@@ -317,9 +334,9 @@ mod tests {
     fn slow_glob(pattern: &[u8], text: &[u8]) -> bool {
         match pattern.split_first() {
             None => text.is_empty(),
-            Some((b'*', rest)) => (1..=text.len())
-                .take_while(|&n| text[n - 1] != b'/')
-                .any(|n| slow_glob(rest, &text[n..])),
+            Some((b'*', rest)) => {
+                (1..=text.len()).take_while(|&n| text[n - 1] != b'/').any(|n| slow_glob(rest, &text[n..]))
+            }
             Some((byte, rest)) => text.first() == Some(byte) && slow_glob(rest, &text[1..]),
         }
     }

@@ -65,12 +65,16 @@ pub fn target_denials(
     let file = |key: &str| format!("applications.d/{name}.toml: {key}");
     let who = &entry.name;
 
-    if OsUid::new(entry.uid).is_none() || OsGid::new(entry.gid).is_none() || DYNAMIC_UIDS.contains(&entry.uid) {
+    if OsUid::new(entry.uid).is_none() || OsGid::new(entry.gid).is_none() || DYNAMIC_UIDS.contains(&entry.uid)
+    {
         denials.push(
             Denial::new(
                 Code::OsAccountReserved,
                 "never a target: reserved ids",
-                format!("{who} has uid {} and gid {}, of which one is root's or reserved", entry.uid, entry.gid),
+                format!(
+                    "{who} has uid {} and gid {}, of which one is root's or reserved",
+                    entry.uid, entry.gid
+                ),
             )
             .remedy("choose an OS account of a person"),
         );
@@ -84,7 +88,9 @@ pub fn target_denials(
                 file("os_accounts.min_uid, os_accounts.max_uid"),
                 format!("{who} has uid {}, outside {minimum} to {maximum}", entry.uid),
             )
-            .remedy("choose an OS account of a person, or let root change the range in this file and deputy.toml"),
+            .remedy(
+                "choose an OS account of a person, or let root change the range in this file and deputy.toml",
+            ),
         );
     }
     let is_service = services.uids.contains(&entry.uid)
@@ -102,11 +108,17 @@ pub fn target_denials(
     }
     if application.os_accounts.deny_users.iter().any(|denied| denied.as_str() == who) {
         denials.push(
-            Denial::new(Code::OsAccountDenied, file("os_accounts.deny_users"), format!("{who} is denied by name"))
-                .remedy("root can take the name out of this list"),
+            Denial::new(
+                Code::OsAccountDenied,
+                file("os_accounts.deny_users"),
+                format!("{who} is denied by name"),
+            )
+            .remedy("root can take the name out of this list"),
         );
     }
-    if let Some(group) = groups.iter().find(|group| settings.os_accounts.privileged_groups.contains(&group.name)) {
+    if let Some(group) =
+        groups.iter().find(|group| settings.os_accounts.privileged_groups.contains(&group.name))
+    {
         denials.push(
             Denial::new(
                 Code::OsAccountPrivileged,
@@ -171,7 +183,9 @@ pub fn check_pinned(
 ) -> Result<(), Denial> {
     let agrees = |entry: Option<&PasswdEntry>| {
         entry.is_some_and(|entry| {
-            entry.name == pinned.name.as_str() && entry.uid == pinned.uid.raw() && entry.gid == pinned.gid.raw()
+            entry.name == pinned.name.as_str()
+                && entry.uid == pinned.uid.raw()
+                && entry.gid == pinned.gid.raw()
         })
     };
     if agrees(by_name) && agrees(by_uid) {
@@ -192,14 +206,18 @@ pub fn check_kind<'a>(
     asked: Option<&KindName>,
 ) -> Result<&'a Kind, Denial> {
     let wanted = asked.map_or(DEFAULT_KIND, KindName::as_str);
-    application.kinds.iter().find(|(kind, _)| kind.as_str() == wanted).map(|(_, kind)| kind).ok_or_else(|| {
-        Denial::new(
-            Code::KindNotAllowed,
-            format!("applications.d/{name}.toml: kinds"),
-            format!("this application has no kind of job called {wanted}"),
-        )
-        .remedy(format!("ask for a kind that the file lists, or let root add [kinds.{wanted}] with its commands"))
-    })
+    application.kinds.iter().find(|(kind, _)| kind.as_str() == wanted).map(|(_, kind)| kind).ok_or_else(
+        || {
+            Denial::new(
+                Code::KindNotAllowed,
+                format!("applications.d/{name}.toml: kinds"),
+                format!("this application has no kind of job called {wanted}"),
+            )
+            .remedy(format!(
+                "ask for a kind that the file lists, or let root add [kinds.{wanted}] with its commands"
+            ))
+        },
+    )
 }
 
 /// The rule that allows this command.
@@ -217,7 +235,9 @@ pub fn check_command<'a>(
     }
     // A path that starts elsewhere than at the root would depend on a directory that nobody has checked.
     if program.contains(&b'/') && program[0] != b'/' {
-        return Err(Denial::invalid("a program is named by an absolute path, or by a plain name found in PATH"));
+        return Err(Denial::invalid(
+            "a program is named by an absolute path, or by a plain name found in PATH",
+        ));
     }
     kind.commands.iter().find(|rule| rule.allows(argv)).ok_or_else(|| {
         Denial::new(
@@ -244,9 +264,14 @@ pub fn check_environment(
             return Err(Denial::new(
                 Code::EnvironmentNotAllowed,
                 format!("applications.d/{name}.toml: environment"),
-                format!("the variable {:?} is not allowed, or not with this value", String::from_utf8_lossy(key)),
+                format!(
+                    "the variable {:?} is not allowed, or not with this value",
+                    String::from_utf8_lossy(key)
+                ),
             )
-            .remedy("root can add the name to the list; what loaders, shells and schedulers read cannot be added"));
+            .remedy(
+                "root can add the name to the list; what loaders, shells and schedulers read cannot be added",
+            ));
         }
     }
     Ok(())
@@ -279,7 +304,8 @@ mod tests {
 
     #[test]
     fn never_a_target() {
-        let app = application("[os_accounts]\nmin_uid = 0\ndeny_users = [\"backup\"]\nallow_groups = [\"lab1\"]");
+        let app =
+            application("[os_accounts]\nmin_uid = 0\ndeny_users = [\"backup\"]\nallow_groups = [\"lab1\"]");
         let lab = [group("lab1", 2001)];
         let own = |gid| [group("own", gid), group("lab1", 2001)];
         assert!(codes(&app, &entry("root", 0, 0), &lab).contains(&Code::OsAccountReserved));
@@ -296,7 +322,10 @@ mod tests {
             codes(&app, &entry("ann", 1001, 1001), &[group("sudo", 27), group("lab1", 2001)]),
             [Code::OsAccountPrivileged]
         );
-        assert_eq!(codes(&app, &entry("ann", 1001, 1001), &[group("lab9", 2009)]), [Code::OsAccountNotInGroup]);
+        assert_eq!(
+            codes(&app, &entry("ann", 1001, 1001), &[group("lab9", 2009)]),
+            [Code::OsAccountNotInGroup]
+        );
         assert_eq!(codes(&app, &entry("ann", 1001, 1001), &lab), []);
     }
 

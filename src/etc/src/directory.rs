@@ -105,7 +105,8 @@ impl Directory {
 }
 
 fn refused(path: &Path, error: &RootOwnedError) -> Denial {
-    Denial::new(Code::ApplicationInvalid, path.display().to_string(), error.to_string()).remedy(error.remedy())
+    Denial::new(Code::ApplicationInvalid, path.display().to_string(), error.to_string())
+        .remedy(error.remedy())
 }
 
 fn invalid(path: &Path, error: &ApplicationError) -> Denial {
@@ -156,7 +157,8 @@ mod tests {
     #[test]
     fn service_users_stay_protected_when_their_file_is_broken() {
         let (folder, directory) = directory();
-        fs::write(folder.path().join("applications.d/a.toml"), "service_user = \"portal\"\nbroken [[").unwrap();
+        fs::write(folder.path().join("applications.d/a.toml"), "service_user = \"portal\"\nbroken [[")
+            .unwrap();
         fs::write(folder.path().join("applications.d/b.toml"), "service_uid = 4242\n").unwrap();
         fs::write(folder.path().join("applications.d/.hidden.toml"), "").unwrap();
         assert_eq!(directory.names(), [name("a"), name("b")]);
@@ -169,7 +171,8 @@ mod tests {
         assert_eq!(services.uids, [990, 1500, 4242]);
         assert_eq!(services.gids, [991, 1501, 4242]);
         // A key and a name that only a reader of TOML recognises.
-        fs::write(folder.path().join("applications.d/b.toml"), "\"service_user\" = \"port\\u0061l\"\n").unwrap();
+        fs::write(folder.path().join("applications.d/b.toml"), "\"service_user\" = \"port\\u0061l\"\n")
+            .unwrap();
         fs::remove_file(folder.path().join("applications.d/a.toml")).unwrap();
         assert_eq!(directory.services(look_up, |_| None).unwrap().uids, [990, 1500]);
         let unreadable = folder.path().join("applications.d/c.toml");

@@ -74,7 +74,9 @@ impl RootOwnedError {
         match self {
             RootOwnedError::NotRoots { path, .. } => format!("chown root:root {}", path.display()),
             RootOwnedError::Writable { path, .. } => format!("chmod go-w {}", path.display()),
-            RootOwnedError::Io { path, .. } => format!("check that {} exists and can be read", path.display()),
+            RootOwnedError::Io { path, .. } => {
+                format!("check that {} exists and can be read", path.display())
+            }
             _ => "put a plain text file there, owned by root".into(),
         }
     }
@@ -116,7 +118,8 @@ pub fn open_file(path: &Path) -> Result<File, RootOwnedError> {
                 if links > MAX_LINKS {
                     return Err(RootOwnedError::io(&at, rustix::io::Errno::LOOP));
                 }
-                let target = readlinkat(&folder, &name, Vec::new()).map_err(|errno| RootOwnedError::io(&at, errno))?;
+                let target =
+                    readlinkat(&folder, &name, Vec::new()).map_err(|errno| RootOwnedError::io(&at, errno))?;
                 let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
                 let absolute = if target.is_absolute() { target } else { here.join(target) };
                 // Beginning again at the root checks each component of the target too.
@@ -218,7 +221,9 @@ mod tests {
         let file = folder.path().join("a.toml");
         fs::write(&file, "x").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o664)).unwrap();
-        assert!(matches!(open_file(&file), Err(RootOwnedError::Writable { path, mode: 0o664 }) if path == file));
+        assert!(
+            matches!(open_file(&file), Err(RootOwnedError::Writable { path, mode: 0o664 }) if path == file)
+        );
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
         assert_eq!(read_text(&file, 10).unwrap(), "x");
         std::os::unix::fs::chown(&file, Some(12345), None).unwrap();
@@ -232,7 +237,9 @@ mod tests {
     #[test]
     fn a_folder_that_everybody_writes_is_refused_even_when_it_is_sticky() {
         let file = tempfile::NamedTempFile::new_in("/tmp").unwrap();
-        assert!(matches!(open_file(file.path()), Err(RootOwnedError::Writable { path, .. }) if path == Path::new("/tmp")));
+        assert!(
+            matches!(open_file(file.path()), Err(RootOwnedError::Writable { path, .. }) if path == Path::new("/tmp"))
+        );
     }
 
     #[test]
@@ -260,7 +267,10 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
         assert!(matches!(open_file(&fifo), Err(RootOwnedError::NotRegular(_))));
         assert!(matches!(open_file(folder.path()), Err(RootOwnedError::NotRegular(_))));
-        assert!(matches!(open_file(Path::new("/dev/null")), Err(RootOwnedError::Writable { .. } | RootOwnedError::NotRegular(_))));
+        assert!(matches!(
+            open_file(Path::new("/dev/null")),
+            Err(RootOwnedError::Writable { .. } | RootOwnedError::NotRegular(_))
+        ));
         for path in ["relative", "/var/lib/../lib/x", ""] {
             assert!(matches!(open_file(Path::new(path)), Err(RootOwnedError::NotAbsolute(_))), "{path}");
         }

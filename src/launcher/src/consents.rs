@@ -37,8 +37,12 @@ pub fn find(
 
 fn read(name: &str) -> Result<Option<Consent>, Denial> {
     let bad = |error: String| {
-        Denial::new(Code::NoConsent, format!("{CONSENT}/{name}"), format!("the consent record is unreadable: {error}"))
-            .remedy("root can remove the record and let consent be given again")
+        Denial::new(
+            Code::NoConsent,
+            format!("{CONSENT}/{name}"),
+            format!("the consent record is unreadable: {error}"),
+        )
+        .remedy("root can remove the record and let consent be given again")
     };
     match durable::read(Path::new(CONSENT), name, MAX_RECORD).map_err(|error| bad(error.to_string()))? {
         None => Ok(None),
@@ -48,7 +52,12 @@ fn read(name: &str) -> Result<Option<Consent>, Denial> {
 
 /// The consent under which this application may act as this OS account for this account, now. Where there is none
 /// and root's own rule gives it, it is written down first.
-pub fn valid(rules: &Rules, account: &AccountName, identity: &OsIdentity, by_uid: u32) -> Result<Consent, Denial> {
+pub fn valid(
+    rules: &Rules,
+    account: &AccountName,
+    identity: &OsIdentity,
+    by_uid: u32,
+) -> Result<Consent, Denial> {
     let found = find(&rules.name, account, identity.uid)?;
     let checked = found.as_ref().map(|consent| consent.check(identity, rules.service_uid, now()));
     match (found, checked) {

@@ -108,8 +108,9 @@ fn paths(rules: &Rules, target: &Target, identity: &OsIdentity, request: &Examin
     let home = String::from_utf8_lossy(&target.entry.home).into_owned();
     if let Some((component, error)) = first_refusal(Path::new(&home)) {
         findings.push(
-            Finding::new("home-unreachable", Severity::Warning, format!("{component}: {error}"))
-                .remedy("jobs start in / instead; create the home, or give the account search permission on the way"),
+            Finding::new("home-unreachable", Severity::Warning, format!("{component}: {error}")).remedy(
+                "jobs start in / instead; create the home, or give the account search permission on the way",
+            ),
         );
     }
     for root in &rules.application.roots {
@@ -119,13 +120,15 @@ fn paths(rules: &Rules, target: &Target, identity: &OsIdentity, request: &Examin
 }
 
 fn root_finding(rules: &Rules, target: &Target, request: &ExamineRequest, pattern: &str) -> Option<Finding> {
-    let plain = pattern
-        .replace("{os_user}", request.os_user.as_str())
-        .replace("{account}", request.account.as_str());
+    let plain =
+        pattern.replace("{os_user}", request.os_user.as_str()).replace("{account}", request.account.as_str());
     let allowed = |name: &str| {
-        rules.application.os_accounts.allow_groups.as_ref().is_none_or(|groups: &Vec<OsGroupName>| {
-            groups.iter().any(|group| group.as_str() == name)
-        })
+        rules
+            .application
+            .os_accounts
+            .allow_groups
+            .as_ref()
+            .is_none_or(|groups: &Vec<OsGroupName>| groups.iter().any(|group| group.as_str() == name))
     };
     let candidates: Vec<String> = if plain.contains("{os_group}") {
         let groups = target.groups.iter().filter(|group| allowed(&group.name));

@@ -26,8 +26,8 @@ struct Line(String);
 impl Line {
     fn field(&mut self, name: &str, value: &str) {
         let _ = write!(self.0, " {name}=");
-        let plain = !value.is_empty()
-            && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:@+,".contains(&b));
+        let plain =
+            !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:@+,".contains(&b));
         if plain && value.len() <= MAX_VALUE {
             self.0.push_str(value);
         } else {

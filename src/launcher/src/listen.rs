@@ -9,7 +9,9 @@ use std::path::Path;
 use deputy_core::policy::DAEMON_USER;
 use deputy_sys::{accounts, process};
 use deputy_wire::{LAUNCHER_SOCKET, OWNER_SOCKET};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with, sockopt,
+};
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 512;
@@ -64,13 +66,19 @@ fn check(socket: OwnedFd) -> io::Result<OwnedFd> {
 /// The gid of the daemon's group, and its uid.
 pub fn daemon_ids() -> io::Result<(u32, u32)> {
     accounts::by_name(DAEMON_USER)?.map(|entry| (entry.uid, entry.gid)).ok_or_else(|| {
-        io::Error::other(format!("there is no user {DAEMON_USER}: run systemd-sysusers, or install the package"))
+        io::Error::other(format!(
+            "there is no user {DAEMON_USER}: run systemd-sysusers, or install the package"
+        ))
     })
 }
 
 fn bind_at(path: &Path, mode: u32) -> io::Result<OwnedFd> {
-    let socket =
-        socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )?;
     // The folder is root's alone, so what has this name is what an earlier launcher left.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -75,8 +75,12 @@ pub fn make(
 /// The offer of this code to this OS account. A code for somebody else is as unknown as one that never was.
 pub fn find(code: &LinkCode, uid: OsUid) -> Result<Offer, Denial> {
     live()?.into_iter().find(|offer| offer.code == *code && offer.os_account.uid == uid).ok_or_else(|| {
-        Denial::new(Code::LinkCodeUnknown, "link code", "this code is not for your OS account, or it has expired")
-            .remedy("ask the application for a new one, and check that you are logged in as yourself")
+        Denial::new(
+            Code::LinkCodeUnknown,
+            "link code",
+            "this code is not for your OS account, or it has expired",
+        )
+        .remedy("ask the application for a new one, and check that you are logged in as yourself")
     })
 }
 

@@ -25,7 +25,8 @@ pub fn answer(settings: &Settings, request: OwnerRequest, peer: Peer) -> Result<
     })?;
     match request {
         OwnerRequest::List { after } => {
-            consents::page(after.as_deref(), |consent| consent.os_account.uid == uid).map(OwnerReply::Consents)
+            consents::page(after.as_deref(), |consent| consent.os_account.uid == uid)
+                .map(OwnerReply::Consents)
         }
         OwnerRequest::Describe { code } => offers::find(&code, uid).map(|offer| {
             OwnerReply::Offer(Offer {
@@ -39,7 +40,14 @@ pub fn answer(settings: &Settings, request: OwnerRequest, peer: Peer) -> Result<
             let rules = Rules::read(&offer.application)?;
             rules.pinned_target(&offer.os_account)?;
             let given_by = GivenBy::Owner;
-            consents::give(&rules, &offer.account, &offer.os_account, given_by, peer.uid, offer.consent_expires)?;
+            consents::give(
+                &rules,
+                &offer.account,
+                &offer.os_account,
+                given_by,
+                peer.uid,
+                offer.consent_expires,
+            )?;
             offers::forget(&offer)?;
             Ok(OwnerReply::Done)
         }
@@ -73,8 +81,12 @@ fn would_be_given(application: &ApplicationName, account: &AccountName, uid: OsU
 
 fn refuse_jobs(settings: &Settings, peer: Peer) -> Result<(), Denial> {
     let inside = cgroup::contains(&settings.executor.local.cgroup, peer.pid).map_err(|error| {
-        Denial::new(Code::InsideJob, "owner", format!("it cannot be told whether the caller is a job: {error}"))
-            .remedy("call again from a login of yours")
+        Denial::new(
+            Code::InsideJob,
+            "owner",
+            format!("it cannot be told whether the caller is a job: {error}"),
+        )
+        .remedy("call again from a login of yours")
     })?;
     if inside {
         return Err(Denial::new(Code::InsideJob, "owner", "a job may not give, list or revoke consent")

@@ -11,7 +11,8 @@ use deputy_core::consent::GivenBy;
 use deputy_core::denial::{Code, Denial};
 use deputy_core::ids::JobId;
 use deputy_core::message::{
-    self, ConsentRequest, LauncherReply, LauncherRequest, LinkState, MAX_FORGET, OwnerReply, WithdrawRequest, decode,
+    self, ConsentRequest, LauncherReply, LauncherRequest, LinkState, MAX_FORGET, OwnerReply, WithdrawRequest,
+    decode,
 };
 use deputy_core::settings::Settings;
 use deputy_sys::process;
@@ -131,7 +132,9 @@ fn serve_launcher(connection: OwnedFd, peer: Peer) {
     // Two requests take descriptors and keep the connection; the others are answered here.
     match request {
         LauncherRequest::Run(run) => shepherd::run(&settings, run, packet.descriptors, connection, peer),
-        LauncherRequest::Converse(_) => conversation::start(&packet.bytes, packet.descriptors, connection, peer),
+        LauncherRequest::Converse(_) => {
+            conversation::start(&packet.bytes, packet.descriptors, connection, peer)
+        }
         _ if !packet.descriptors.is_empty() => refuse(&connection, peer, unwanted_descriptors()),
         LauncherRequest::Attach { job } => shepherd::attach(&settings, &job, &connection),
         request => match answer(&settings, request, peer) {
@@ -168,10 +171,10 @@ fn answer(settings: &Settings, request: LauncherRequest, peer: Peer) -> Result<L
         LauncherRequest::RequestLink(wanted) => request_link(settings, &wanted, peer),
         LauncherRequest::Grant(wanted) => grant(&wanted, peer),
         LauncherRequest::Withdraw(unwanted) => withdraw(&unwanted, peer),
-        LauncherRequest::Consents { application, after } => {
-            consents::page(after.as_deref(), |consent| application.as_ref().is_none_or(|a| *a == consent.application))
-                .map(LauncherReply::Consents)
-        }
+        LauncherRequest::Consents { application, after } => consents::page(after.as_deref(), |consent| {
+            application.as_ref().is_none_or(|a| *a == consent.application)
+        })
+        .map(LauncherReply::Consents),
         LauncherRequest::Examine(wanted) => examiner::examine(&wanted, peer).map(LauncherReply::Findings),
         LauncherRequest::Abandon { job } => shepherd::abandon(&job).map(|()| LauncherReply::Done),
         LauncherRequest::Forget { jobs } => forget(&jobs),

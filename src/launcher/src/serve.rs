@@ -53,7 +53,8 @@ struct Children {
 
 impl Children {
     fn may_have_one_more(&self, entrance: Entrance, uid: u32) -> bool {
-        let of = |wanted: &dyn Fn(&(Entrance, u32)) -> bool| self.by_pid.values().filter(|c| wanted(c)).count();
+        let of =
+            |wanted: &dyn Fn(&(Entrance, u32)) -> bool| self.by_pid.values().filter(|c| wanted(c)).count();
         match entrance {
             Entrance::Launcher => self.by_pid.len() < MAX_CHILDREN,
             Entrance::Owner => {
@@ -95,7 +96,9 @@ pub fn main() -> io::Result<()> {
             children.reap()?;
         }
         if ready[1] {
-            accept_one(&launcher, Entrance::Launcher, &mut children, |peer| peer.uid == 0 || peer.uid == daemon_uid);
+            accept_one(&launcher, Entrance::Launcher, &mut children, |peer| {
+                peer.uid == 0 || peer.uid == daemon_uid
+            });
         }
         if ready[2] {
             accept_one(&owner, Entrance::Owner, &mut children, |_| true);
@@ -152,7 +155,9 @@ fn accept_one(
 
 /// Both sockets' replies begin with the same variant, so one refusal serves both.
 fn refuse(connection: &OwnedFd, code: Code, message: &str) {
-    let reply = LauncherReply::Denied(Denial::new(code, "launcher", message).remedy("try again later, or as who may"));
+    let reply = LauncherReply::Denied(
+        Denial::new(code, "launcher", message).remedy("try again later, or as who may"),
+    );
     if let Ok(packet) = encode(&reply) {
         let _ = deputy_wire::send(connection, &packet, &[]);
     }

@@ -71,7 +71,8 @@ fn verify(uid: Uid, gid: Gid, groups: &[Gid]) -> Result<(), DropError> {
     }
     // If root can be had again, it was not dropped.
     let root = Uid::from_raw(0);
-    if setresuid(root, root, root).is_ok() || setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0)).is_ok()
+    if setresuid(root, root, root).is_ok()
+        || setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0)).is_ok()
     {
         return Err(at(Errno::EPERM));
     }

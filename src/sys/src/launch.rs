@@ -225,11 +225,7 @@ fn default_signal(signal: i32) {
 
 /// Tries each program. A name searched in several folders is "not found" only if no folder has it, and "permission
 /// denied" if one has it but the user cannot execute it, as a shell says it.
-fn execute(
-    programs: &[CString],
-    argv: &[*const libc::c_char],
-    environment: &[*const libc::c_char],
-) -> Errno {
+fn execute(programs: &[CString], argv: &[*const libc::c_char], environment: &[*const libc::c_char]) -> Errno {
     let mut answer = Errno::ENOENT;
     for program in programs {
         let program: &CStr = program;

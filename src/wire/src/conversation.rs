@@ -125,7 +125,10 @@ impl Client {
     }
 
     /// Waits for what comes next. Each frame has to come from root; a second hello ends the conversation.
-    #[expect(clippy::should_implement_trait, reason = "a conversation is not an iterator: it needs answers in between")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "a conversation is not an iterator: it needs answers in between"
+    )]
     pub fn next(&mut self) -> Result<Turn, ConversationError> {
         if self.nonce.is_none() {
             return Err(ConversationError::OutOfOrder);

@@ -6,7 +6,9 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
 
-use deputy_core::message::{JobState, LauncherReply, LauncherRequest, OwnerReply, OwnerRequest, RunRequest, encode};
+use deputy_core::message::{
+    JobState, LauncherReply, LauncherRequest, OwnerReply, OwnerRequest, RunRequest, encode,
+};
 use deputy_core::{Code, Denial};
 
 use crate::acting::{Ids, ids};
@@ -74,10 +76,9 @@ impl Opened {
             Descriptor::WriteOnly => OpenOptions::new().write(true).open("/dev/null")?.into(),
             Descriptor::Block => File::open(block_device()?)?.into(),
             Descriptor::Character => File::open("/dev/net/tun").or_else(|_| File::open("/dev/fuse"))?.into(),
-            Descriptor::Pidfd => rustix::process::pidfd_open(
-                rustix::process::getpid(),
-                rustix::process::PidfdFlags::empty(),
-            )?,
+            Descriptor::Pidfd => {
+                rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())?
+            }
             Descriptor::Output => {
                 let (reader, writer) = pipe()?;
                 self.output = Some(reader);

@@ -11,6 +11,7 @@ pub mod machine;
 pub mod people;
 pub mod requests;
 pub mod talk;
+pub mod trace;
 
 pub use fake::{Descriptor, Fake};
 pub use people::{Output, as_user, deputyctl};

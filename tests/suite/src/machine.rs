@@ -19,7 +19,12 @@ pub const LAUNCHER_LOG: &str = "/var/log/deputy-sandbox/deputy-launcher.log";
 
 /// The launcher's process.
 pub fn launcher_pid() -> i32 {
-    let text = fs::read_to_string("/run/deputy-sandbox/deputy-launcher.pid").expect("the launcher's pid file");
+    service_pid("deputy-launcher")
+}
+
+/// The process of a service of the sandbox.
+pub fn service_pid(name: &str) -> i32 {
+    let text = fs::read_to_string(format!("/run/deputy-sandbox/{name}.pid")).expect("the service's pid file");
     text.trim().parse().expect("a pid")
 }
 
@@ -96,7 +101,10 @@ pub fn account_files() -> MutexGuard<'static, ()> {
 /// Adds a person with a password, for a test that changes or denies one.
 pub fn add_person(name: &str, password: &str, groups: &[&str]) {
     let guard = account_files();
-    run("useradd", &["--create-home", "--user-group", "--groups", &groups.join(","), "--shell", "/bin/bash", name]);
+    run(
+        "useradd",
+        &["--create-home", "--user-group", "--groups", &groups.join(","), "--shell", "/bin/bash", name],
+    );
     run_with("chpasswd", &[], &format!("{name}:{password}\n"));
     drop(guard);
 }

@@ -50,7 +50,10 @@ pub fn link(application: &str, account_name: &str, os_user: &str) -> ConsentRequ
 pub fn grant_in(application: &str, account_name: &str, os_user: &str) {
     let request = LauncherRequest::Grant(link(application, account_name, os_user));
     let answers = Fake::as_user("root").ask(&request, &[]);
-    assert!(matches!(answers.replies[..], [LauncherReply::Link { state: LinkState::Active, .. }]), "{answers:?}");
+    assert!(
+        matches!(answers.replies[..], [LauncherReply::Link { state: LinkState::Active, .. }]),
+        "{answers:?}"
+    );
 }
 
 /// Root's consent to a link of `demo`, given.

@@ -37,7 +37,8 @@ fn what_is_not_there_and_what_is_anothers_are_the_same_bytes() {
     link("portal", "demo", "secretive", "alice");
     let job = ok("portal", &["--json", "run", "--app", "demo", "--account", "secretive", "--", "true"]);
     drop(job);
-    let jobs: serde_json::Value = serde_json::from_str(&ok("portal", &["--json", "job", "list", "demo"])).unwrap();
+    let jobs: serde_json::Value =
+        serde_json::from_str(&ok("portal", &["--json", "job", "list", "demo"])).unwrap();
     let id = find(&jobs, "id").expect("the job is listed");
     let theirs = format!("{ROOT}/job/{id}");
     let nobodys = format!("{ROOT}/job/{}", "a".repeat(id.len()));
@@ -54,11 +55,15 @@ fn what_is_not_there_and_what_is_anothers_are_the_same_bytes() {
             assert_eq!(at_theirs, at_nobodys, "{stranger} {method}");
             assert!(!at_theirs.contains("alice"), "{at_theirs}");
         }
-        let account = |name: &str| call(stranger, ROOT, "Accounts", "Get", &["sa{sv}", name, "1", "application", "s", "demo"]);
+        let account = |name: &str| {
+            call(stranger, ROOT, "Accounts", "Get", &["sa{sv}", name, "1", "application", "s", "demo"])
+        };
         assert_eq!(account("secretive"), account("no-such-account"));
-        let application = |name: &str| call(stranger, ROOT, "Accounts", "List", &["a{sv}", "1", "application", "s", name]);
+        let application =
+            |name: &str| call(stranger, ROOT, "Accounts", "List", &["a{sv}", "1", "application", "s", name]);
         assert_eq!(application("demo"), application("no-such-application"));
-        let links = |name: &str| call(stranger, ROOT, "Links", "List", &["a{sv}", "1", "application", "s", name]);
+        let links =
+            |name: &str| call(stranger, ROOT, "Links", "List", &["a{sv}", "1", "application", "s", name]);
         assert_eq!(links("demo"), links("no-such-application"));
         let get = |name: &str| call(stranger, ROOT, "Applications", "Get", &["s", name]);
         assert_eq!(get("demo"), get("no-such-application"));
@@ -90,7 +95,8 @@ fn a_stranger_who_listens_to_everything_hears_nothing() {
     let mut lines = BufReader::new(stranger.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "ready");
     link("portal", "demo", "whispered", "bob");
-    let output = deputyctl("portal", &["run", "--app", "demo", "--account", "whispered", "--", "echo", "murmur"]);
+    let output =
+        deputyctl("portal", &["run", "--app", "demo", "--account", "whispered", "--", "echo", "murmur"]);
     assert_eq!(output.stdout, "murmur\n", "{}", output.stderr);
     drop(stranger.stdin.take());
     let told: Vec<String> = lines.map(Result::unwrap).collect();
@@ -108,14 +114,21 @@ fn introspection_is_what_is_checked_in() {
     let output = as_user(
         "carol",
         &[
-            "busctl", "--system", "--json=short", "call", "org.deputy.Deputy1", ROOT,
-            "org.freedesktop.DBus.Introspectable", "Introspect",
+            "busctl",
+            "--system",
+            "--json=short",
+            "call",
+            "org.deputy.Deputy1",
+            ROOT,
+            "org.freedesktop.DBus.Introspectable",
+            "Introspect",
         ],
     );
     let answer: serde_json::Value = serde_json::from_str(&output.stdout).expect(&output.stderr);
     let running = answer["data"][0].as_str().expect("a text");
-    let checked_in = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../dbus/org.deputy.Deputy1.xml"))
-        .expect("the checked-in XML");
+    let checked_in =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../dbus/org.deputy.Deputy1.xml"))
+            .expect("the checked-in XML");
     for interface in interfaces(running) {
         if interface.starts_with("org.deputy.") {
             assert_eq!(
@@ -129,12 +142,17 @@ fn introspection_is_what_is_checked_in() {
 }
 
 fn interfaces(xml: &str) -> Vec<String> {
-    xml.split("<interface name=\"").skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned).collect()
+    xml.split("<interface name=\"")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// One interface's element, without the white space that its place in the document gives it.
 fn section(xml: &str, interface: &str) -> String {
-    let start = xml.find(&format!("<interface name=\"{interface}\"")).unwrap_or_else(|| panic!("{interface}"));
+    let start =
+        xml.find(&format!("<interface name=\"{interface}\"")).unwrap_or_else(|| panic!("{interface}"));
     let end = xml[start..].find("</interface>").expect("its end") + start;
     xml[start..end].split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -145,8 +163,17 @@ fn any_client_can_call_it() {
     let gdbus = as_user(
         "portal",
         &[
-            "gdbus", "call", "--system", "--dest", "org.deputy.Deputy1", "--object-path", ROOT, "--method",
-            "org.deputy.Deputy1.Accounts.Create", "by-gdbus", "{}",
+            "gdbus",
+            "call",
+            "--system",
+            "--dest",
+            "org.deputy.Deputy1",
+            "--object-path",
+            ROOT,
+            "--method",
+            "org.deputy.Deputy1.Accounts.Create",
+            "by-gdbus",
+            "{}",
         ],
     );
     assert_eq!(gdbus.status, 0, "{}", gdbus.stderr);
@@ -176,7 +203,15 @@ except dbus.DBusException as error:
     );
     let version = as_user(
         "carol",
-        &["busctl", "--system", "get-property", "org.deputy.Deputy1", ROOT, "org.deputy.Deputy1.Manager", "Version"],
+        &[
+            "busctl",
+            "--system",
+            "get-property",
+            "org.deputy.Deputy1",
+            ROOT,
+            "org.deputy.Deputy1.Manager",
+            "Version",
+        ],
     );
     assert!(version.stdout.starts_with("s \""), "{}{}", version.stdout, version.stderr);
 }

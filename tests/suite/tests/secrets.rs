@@ -27,8 +27,15 @@ fn contains(haystack: &[u8], needle: &str) -> bool {
 
 /// Whether a process has these bytes anywhere in its memory.
 fn memory_contains(pid: &str, needle: &str) -> bool {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps");
-    let memory = File::open(format!("/proc/{pid}/mem")).expect("root reads memory");
+    let (looked_at, found) = search_memory(pid, needle).expect("root reads memory");
+    assert!(looked_at > 1_000_000, "the memory of {pid} could be read");
+    found
+}
+
+/// How much of a process's memory could be read, and whether the bytes are in it.
+fn search_memory(pid: &str, needle: &str) -> std::io::Result<(usize, bool)> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let memory = File::open(format!("/proc/{pid}/mem"))?;
     let mut looked_at = 0;
     for line in maps.lines().filter(|line| !line.ends_with("[vvar]") && !line.ends_with("[vsyscall]")) {
         let mut fields = line.split([' ', '-']);
@@ -39,12 +46,11 @@ fn memory_contains(pid: &str, needle: &str) -> bool {
         if memory.read_exact_at(&mut bytes, start).is_ok() {
             looked_at += bytes.len();
             if contains(&bytes, needle) {
-                return true;
+                return Ok((looked_at, true));
             }
         }
     }
-    assert!(looked_at > 1_000_000, "the memory of {pid} could be read");
-    false
+    Ok((looked_at, false))
 }
 
 #[test]
@@ -58,7 +64,9 @@ fn a_password_is_nowhere_but_in_the_conversation() {
         .stdout(File::create(&traffic).unwrap())
         .spawn()
         .expect("dbus-monitor");
-    while !fs::read(&traffic).unwrap().windows(9).any(|bytes| bytes == b"NameAcqui") && monitor.try_wait().unwrap().is_none() {
+    while !fs::read(&traffic).unwrap().windows(9).any(|bytes| bytes == b"NameAcqui")
+        && monitor.try_wait().unwrap().is_none()
+    {
         std::thread::yield_now();
     }
     let created = deputyctl("portal", &["account", "add", "demo", "trusting"]);
@@ -67,7 +75,19 @@ fn a_password_is_nowhere_but_in_the_conversation() {
     // Once as the client sends it, with the processes looked at while PAM works, and once wrong.
     for (answer, wanted) in [(format!("{secret}-wrong"), 125), (secret.clone(), 0)] {
         let mut client = Command::new("runuser")
-            .args(["-u", "portal", "--", "deputyctl", "link", "add", "demo", "trusting", "carol", "--answers-fd", "0"])
+            .args([
+                "-u",
+                "portal",
+                "--",
+                "deputyctl",
+                "link",
+                "add",
+                "demo",
+                "trusting",
+                "carol",
+                "--answers-fd",
+                "0",
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -123,23 +143,15 @@ fn files_below(folder: &str) -> Vec<String> {
 fn the_search_would_find_a_password_that_is_there() {
     need_the_sandbox();
     let secret = password();
-    let mut child = Command::new("sh")
-        .args(["-c", "read line; read never"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        Command::new("sh").args(["-c", "read line; read never"]).stdin(Stdio::piped()).spawn().unwrap();
     let mut input = child.stdin.take().unwrap();
     writeln!(input, "{secret}").unwrap();
     let pid = child.id().to_string();
     // The shell has read the line when it waits for the second.
-    while !memory_contains_if_readable(&pid, &secret) {
+    while !search_memory(&pid, &secret).is_ok_and(|(_, found)| found) {
         assert!(child.try_wait().unwrap().is_none(), "the shell has ended");
     }
     drop(input);
     child.wait().unwrap();
-}
-
-fn memory_contains_if_readable(pid: &str, needle: &str) -> bool {
-    let Ok(maps) = fs::read_to_string(format!("/proc/{pid}/maps")) else { return false };
-    maps.len() > 100 && memory_contains(pid, needle)
 }

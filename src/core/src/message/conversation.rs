@@ -146,11 +146,8 @@ impl ServerFrame {
 }
 
 fn decode_hello(text: &str) -> Result<ServerFrame, FrameError> {
-    let [version, purpose, application, account, os_user, nonce]: [&str; 6] = text
-        .split('\0')
-        .collect::<Vec<_>>()
-        .try_into()
-        .map_err(|_| FrameError("a hello has six parts"))?;
+    let [version, purpose, application, account, os_user, nonce]: [&str; 6] =
+        text.split('\0').collect::<Vec<_>>().try_into().map_err(|_| FrameError("a hello has six parts"))?;
     if version != VERSION {
         return Err(FrameError("another version"));
     }

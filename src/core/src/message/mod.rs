@@ -15,8 +15,8 @@ use thiserror::Error;
 use crate::denial::{Code, Denial};
 
 pub use launcher::{
-    Authenticated, ConsentPage, ConsentRequest, ConverseRequest, ExamineRequest, JobCommand, JobState, LauncherReply,
-    LauncherRequest, LinkState, MAX_FORGET, Purpose, RunRequest, WithdrawRequest,
+    Authenticated, ConsentPage, ConsentRequest, ConverseRequest, ExamineRequest, JobCommand, JobState,
+    LauncherReply, LauncherRequest, LinkState, MAX_FORGET, Purpose, RunRequest, WithdrawRequest,
 };
 pub use owner::{Offer, OwnerReply, OwnerRequest};
 

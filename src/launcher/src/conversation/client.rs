@@ -48,7 +48,9 @@ impl PersonsClient {
         }
         let maker = deputy_wire::peer(&socket).map_err(|_| wrong("the socket has no peer"))?.uid;
         if maker != 0 && maker != service_uid && Some(maker) != owner_uid {
-            return Err(wrong("the socket was made by neither the application, nor the OS account's owner, nor root"));
+            return Err(wrong(
+                "the socket was made by neither the application, nor the OS account's owner, nor root",
+            ));
         }
         Ok(Self { socket, latest: Instant::now() })
     }
@@ -114,7 +116,8 @@ mod tests {
         let me = rustix::process::getuid().as_raw();
         assert!(refused(std::fs::File::open("/dev/null").unwrap(), me));
         assert!(refused(std::os::unix::net::UnixStream::pair().unwrap().0, me));
-        let datagrams = socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).unwrap();
+        let datagrams =
+            socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).unwrap();
         assert!(refused(datagrams.0, me));
         let (ours, _theirs) = deputy_wire::pair().unwrap();
         // Root may hand over a pair for anybody.
@@ -128,7 +131,8 @@ mod tests {
         let me = rustix::process::getuid().as_raw();
         let folder = tempfile::tempdir().unwrap();
         let address = SocketAddrUnix::new(folder.path().join("service")).unwrap();
-        let socket = || socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let socket =
+            || socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
         let service = socket();
         bind(&service, &address).unwrap();
         listen(&service, 1).unwrap();

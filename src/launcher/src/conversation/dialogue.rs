@@ -102,7 +102,11 @@ pub fn authenticate(
 
 fn pass(context: &mut Context<Dialogue<'_>>, rules: &Rules, user: &str) -> Result<(), Denial> {
     let refused = |error: pam_client::Error| {
-        Denial::new(Code::AuthenticationFailed, format!("/etc/pam.d/{}", rules.application.pam.login), error.to_string())
+        Denial::new(
+            Code::AuthenticationFailed,
+            format!("/etc/pam.d/{}", rules.application.pam.login),
+            error.to_string(),
+        )
     };
     context.set_ruser(Some(rules.name.as_str())).map_err(refused)?;
     context.set_tty(Some("deputy")).map_err(refused)?;

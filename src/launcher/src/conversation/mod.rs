@@ -27,9 +27,9 @@ use deputy_wire::Peer;
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use self::client::PersonsClient;
+use crate::consents;
 use crate::request::{refuse, reply, slot};
 use crate::rules::{self, Rules};
-use crate::consents;
 
 /// The name under which the launcher's program is a conversation.
 pub const PROGRAM_NAME: &CStr = c"deputy-conversation";
@@ -59,7 +59,11 @@ pub fn start(packet: &[u8], mut descriptors: Vec<OwnedFd>, connection: OwnedFd, 
     refuse(&connection, peer, Denial::internal(format!("the conversation could not be started: {error}")));
 }
 
-fn hand_over(packet: &[u8], client: OwnedFd, connection: &OwnedFd) -> std::io::Result<std::convert::Infallible> {
+fn hand_over(
+    packet: &[u8],
+    client: OwnedFd,
+    connection: &OwnedFd,
+) -> std::io::Result<std::convert::Infallible> {
     let mut request = File::from(memfd_create("deputy-request", MemfdFlags::CLOEXEC)?);
     request.write_all(packet)?;
     // Out of the way first, so that no move overwrites what is still to be moved.
@@ -108,7 +112,12 @@ fn read_request(request: OwnedFd) -> Result<ConverseRequest, Denial> {
 
 /// The whole conversation. What it refuses before PAM for reasons that the application may know is told as it is;
 /// whatever depends on the OS account or its link takes the same path and time as a wrong password.
-fn converse(request: &ConverseRequest, client: OwnedFd, peer: Peer, connection: &OwnedFd) -> Result<(), Denial> {
+fn converse(
+    request: &ConverseRequest,
+    client: OwnedFd,
+    peer: Peer,
+    connection: &OwnedFd,
+) -> Result<(), Denial> {
     let settings = rules::settings()?;
     let _slot = slot("conversations", settings.launcher.max_conversations)?;
     let rules = Rules::read(&request.application)?;

@@ -35,7 +35,11 @@ struct Tries {
 }
 
 /// Counts a try, and refuses it if there have been too many.
-pub fn count(application: &ApplicationName, request: &ConverseRequest, service_uid: u32) -> Result<(), Denial> {
+pub fn count(
+    application: &ApplicationName,
+    request: &ConverseRequest,
+    service_uid: u32,
+) -> Result<(), Denial> {
     count_one(&format!("caller-{service_uid}"), PER_CALLER)?;
     count_one(&target_name(application, request), PER_TARGET)
 }
@@ -75,7 +79,10 @@ fn count_one(name: &str, limit: u32) -> Result<(), Denial> {
     }
     tries.count += 1;
     let text = toml::to_string(&tries).map_err(|error| Denial::internal(error.to_string()))?;
-    file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes())).map_err(failed)
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| file.write_all(text.as_bytes()))
+        .map_err(failed)
 }
 
 fn open(name: &str) -> std::io::Result<File> {

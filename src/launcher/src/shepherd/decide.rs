@@ -89,10 +89,7 @@ fn programs(program: &[u8]) -> Result<Vec<CString>, Denial> {
     if program.starts_with(b"/") {
         return Ok(vec![c_string(program)?]);
     }
-    SEARCH_PATH
-        .split(':')
-        .map(|folder| c_string(&[folder.as_bytes(), b"/", program].concat()))
-        .collect()
+    SEARCH_PATH.split(':').map(|folder| c_string(&[folder.as_bytes(), b"/", program].concat())).collect()
 }
 
 /// A job starts where it was asked to, or nowhere; without a wish it starts in the home directory, or in `/` where

@@ -18,7 +18,8 @@ pub fn build(entry: &PasswdEntry, from_pam: &[Vec<u8>], from_request: &[Vec<u8>]
         (b"SHELL", shell),
         (b"USER", entry.name.as_bytes()),
     ];
-    let mut variables: Vec<Vec<u8>> = base.iter().map(|(name, value)| [name, b"=".as_slice(), value].concat()).collect();
+    let mut variables: Vec<Vec<u8>> =
+        base.iter().map(|(name, value)| [name, b"=".as_slice(), value].concat()).collect();
     let from_pam = from_pam.iter().filter(|variable| !variable.starts_with(b"LD_"));
     for variable in from_pam.chain(from_request) {
         let Some(at) = variable.iter().position(|&b| b == b'=').filter(|&at| at > 0) else { continue };
@@ -62,7 +63,8 @@ mod tests {
 
     #[test]
     fn later_ones_win_and_the_loaders_variables_are_dropped() {
-        let built = of(&["PATH=/opt/bin", "LD_PRELOAD=/x", "KRB5CCNAME=FILE:/x", "=x", "y"], &["APP_A=1", "APP_A=2"]);
+        let built =
+            of(&["PATH=/opt/bin", "LD_PRELOAD=/x", "KRB5CCNAME=FILE:/x", "=x", "y"], &["APP_A=1", "APP_A=2"]);
         assert!(built.contains(&"PATH=/opt/bin".to_owned()));
         assert!(built.contains(&"KRB5CCNAME=FILE:/x".to_owned()));
         assert!(built.contains(&"APP_A=2".to_owned()));

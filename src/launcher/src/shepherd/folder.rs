@@ -47,7 +47,8 @@ pub struct JobFolder {
 }
 
 fn used() -> Denial {
-    Denial::new(Code::JobExists, "jobs", "this job id has been used or given up").remedy("a new job needs a new id")
+    Denial::new(Code::JobExists, "jobs", "this job id has been used or given up")
+        .remedy("a new job needs a new id")
 }
 
 impl JobFolder {
@@ -113,8 +114,12 @@ fn disk(error: io::Error) -> Denial {
 }
 
 fn listen_at(path: &Path) -> io::Result<OwnedFd> {
-    let socket =
-        socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )?;
     bind(&socket, &SocketAddrUnix::new(path)?)?;
     listen(&socket, 16)?;
     Ok(socket)

@@ -78,7 +78,10 @@ fn shepherd(
     outcome
 }
 
-#[expect(clippy::too_many_arguments, reason = "one call, of the function above; a struct would only rename them")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one call, of the function above; a struct would only rename them"
+)]
 fn run_in_session(
     settings: &Settings,
     request: &RunRequest,
@@ -90,8 +93,8 @@ fn run_in_session(
     peer: Peer,
 ) -> Result<(), Denial> {
     let internal = |what: &'static str| move |error: io::Error| Denial::internal(format!("{what}: {error}"));
-    let cgroup =
-        JobCgroup::create(&settings.executor.local.cgroup, &request.job).map_err(internal("the job's cgroup"))?;
+    let cgroup = JobCgroup::create(&settings.executor.local.cgroup, &request.job)
+        .map_err(internal("the job's cgroup"))?;
     let procs = cgroup.as_ref().map(JobCgroup::procs).transpose().map_err(internal("the job's cgroup"))?;
     process::become_subreaper().map_err(internal("becoming a subreaper"))?;
     let signals = process::signals().map_err(internal("signals"))?;
@@ -158,7 +161,8 @@ pub fn attach(settings: &Settings, job: &JobId, connection: &OwnedFd) {
     match watch::adopt(job, connection) {
         Adoption::Adopted => return,
         Adoption::Failed => {
-            let denial = Denial::new(Code::Busy, "jobs", "the job's shepherd does not answer now").remedy("ask again");
+            let denial =
+                Denial::new(Code::Busy, "jobs", "the job's shepherd does not answer now").remedy("ask again");
             return reply(connection, &LauncherReply::Denied(denial));
         }
         Adoption::NoShepherd => {}

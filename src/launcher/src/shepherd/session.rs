@@ -39,8 +39,7 @@ pub fn open(decision: &Decision, user: &str, identity: &OsIdentity) -> Result<Jo
         Denial::new(Code::PamSessionFailed, format!("/etc/pam.d/{service}: {what}"), format!("PAM: {error}"))
             .remedy("the journal has what the PAM modules said: journalctl -t deputy-launcher")
     };
-    let mut context =
-        Context::new(service, Some(user), Nobody).map_err(|error| failed("start", &error))?;
+    let mut context = Context::new(service, Some(user), Nobody).map_err(|error| failed("start", &error))?;
     context.set_ruser(Some(&decision.application)).map_err(|error| failed("PAM_RUSER", &error))?;
     context.set_tty(Some("deputy")).map_err(|error| failed("PAM_TTY", &error))?;
     check_account(&mut context, service, user)?;
@@ -48,8 +47,11 @@ pub fn open(decision: &Decision, user: &str, identity: &OsIdentity) -> Result<Jo
     process::init_groups(user, identity.gid.raw()).map_err(|error| failed("initgroups", &error))?;
     process::set_umask(DEFAULT_UMASK);
     let session = context.open_session(Flag::SILENT).map_err(|error| failed("session", &error))?;
-    let environment =
-        session.envlist().iter_tuples().map(|(name, value)| join(name.as_bytes(), value.as_bytes())).collect();
+    let environment = session
+        .envlist()
+        .iter_tuples()
+        .map(|(name, value)| join(name.as_bytes(), value.as_bytes()))
+        .collect();
     // The token keeps the session open without borrowing the context; `close` takes it back.
     let token = session.leak();
     let umask = process::set_umask(OWN_UMASK);

@@ -40,7 +40,10 @@ fn check_one(descriptor: &OwnedFd, name: &str, is_input: bool) -> Result<(), Den
     let mode = flags & OFlags::RWMODE;
     let right_way = if is_input { mode != OFlags::WRONLY } else { mode != OFlags::RDONLY };
     if flags.contains(OFlags::PATH) || !right_way {
-        return Err(refused(format!("{name} is not open for {}", if is_input { "reading" } else { "writing" })));
+        return Err(refused(format!(
+            "{name} is not open for {}",
+            if is_input { "reading" } else { "writing" }
+        )));
     }
     Ok(())
 }

@@ -9,9 +9,9 @@ use deputy_core::ids::JobId;
 use deputy_core::job::{JobEnd, Usage};
 use deputy_core::message::{JobCommand, JobState, LauncherReply, decode};
 use deputy_sys::cgroup::JobCgroup;
+use deputy_sys::descendants;
 use deputy_sys::launch::{LaunchResult, Started, launch_result};
 use deputy_sys::process::{self, SignalFd, Wait};
-use deputy_sys::descendants;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SocketFlags, accept_with, sockopt};
 
@@ -88,7 +88,8 @@ impl<'a> Watch<'a> {
     /// Waits until nothing of the job is left. Nobody needs to listen for that.
     pub fn until_the_tree_has_ended(&mut self) -> Result<Ended, Denial> {
         loop {
-            self.wait_for_something().map_err(|error| Denial::internal(format!("the shepherd's loop: {error}")))?;
+            self.wait_for_something()
+                .map_err(|error| Denial::internal(format!("the shepherd's loop: {error}")))?;
             if self.reap()? {
                 break;
             }

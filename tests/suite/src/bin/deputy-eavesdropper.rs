@@ -34,8 +34,13 @@ async fn main() -> anyhow::Result<()> {
             }
         }
     });
-    for rule in ["", "type='signal'", "eavesdrop='true'", "sender='org.deputy.Deputy1'", "path_namespace='/org/deputy'"]
-    {
+    for rule in [
+        "",
+        "type='signal'",
+        "eavesdrop='true'",
+        "sender='org.deputy.Deputy1'",
+        "path_namespace='/org/deputy'",
+    ] {
         // A rule that the bus refuses is as good as one that brings nothing.
         let _ = connection
             .call_method(
@@ -49,12 +54,14 @@ async fn main() -> anyhow::Result<()> {
     }
     println!("ready");
     wait_for_the_end_of_input()?;
-    for path in [ROOT.to_owned(), format!("{ROOT}/job"), format!("{ROOT}/session"), "/".into(), "/org".into()] {
+    for path in [ROOT.to_owned(), format!("{ROOT}/job"), format!("{ROOT}/session"), "/".into(), "/org".into()]
+    {
         for (interface, method) in [
             ("org.freedesktop.DBus.Introspectable", "Introspect"),
             ("org.freedesktop.DBus.ObjectManager", "GetManagedObjects"),
         ] {
-            let answer = connection.call_method(Some(SERVICE), path.as_str(), Some(interface), method, &()).await;
+            let answer =
+                connection.call_method(Some(SERVICE), path.as_str(), Some(interface), method, &()).await;
             if let Ok(answer) = answer {
                 println!("seen: {path} {method} {:?}", answer.body().deserialize::<String>());
             }

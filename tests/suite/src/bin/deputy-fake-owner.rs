@@ -6,7 +6,8 @@ use deputy_core::message::{OwnerReply, OwnerRequest, decode, encode};
 use deputy_wire::{OWNER_SOCKET, connect, receive, send};
 
 fn main() -> anyhow::Result<()> {
-    let argument = std::env::args().nth(1).ok_or_else(|| anyhow::anyhow!("usage: deputy-fake-owner REQUEST"))?;
+    let argument =
+        std::env::args().nth(1).ok_or_else(|| anyhow::anyhow!("usage: deputy-fake-owner REQUEST"))?;
     let request: OwnerRequest = serde_json::from_str(&argument)?;
     let socket = connect(OWNER_SOCKET)?;
     send(&socket, &encode(&request)?, &[])?;

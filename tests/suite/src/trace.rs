@@ -1,0 +1,120 @@
+//! Which paths a process and its children open, seen by `strace`.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+/// A trace of a running process.
+pub struct Trace {
+    strace: Child,
+    file: PathBuf,
+}
+
+/// An open of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// The process or thread.
+    pub pid: String,
+    /// The whole path.
+    pub path: String,
+    /// Whether the process had become somebody else than root for good before.
+    pub after_the_drop: bool,
+}
+
+impl Trace {
+    /// Attaches to the service of this name in the sandbox, and follows its children.
+    pub fn of_service(name: &str) -> Self {
+        let pid = crate::machine::service_pid(name);
+        let file = PathBuf::from(format!("/tmp/deputy-suite-strace-{name}-{}", std::process::id()));
+        let strace = Command::new("strace")
+            .args(["-f", "-y", "-s", "4096", "-e", "trace=open,openat,openat2,creat,setresuid,execve", "-p"])
+            .arg(pid.to_string())
+            .arg("-o")
+            .arg(&file)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("strace: install the package strace");
+        let mut trace = Self { strace, file };
+        trace.wait_until_attached();
+        trace
+    }
+
+    fn wait_until_attached(&mut self) {
+        use std::io::{BufRead as _, BufReader};
+        let said = self.strace.stderr.take().expect("a pipe");
+        let mut lines = BufReader::new(said).lines();
+        let line = lines.next().expect("strace says something").expect("a line");
+        assert!(line.contains("attached"), "strace: {line}");
+        // The rest is read, so that strace never waits for a reader.
+        std::thread::spawn(move || lines.for_each(drop));
+    }
+
+    /// Detaches, and tells what was opened.
+    pub fn finish(mut self) -> Vec<Opened> {
+        let pid = rustix::process::Pid::from_child(&self.strace);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("strace is there");
+        self.strace.wait().expect("strace ends");
+        let text = fs::read_to_string(&self.file).expect("the trace");
+        let _ = fs::remove_file(&self.file);
+        parse(&text)
+    }
+}
+
+fn parse(text: &str) -> Vec<Opened> {
+    let mut dropped: HashSet<&str> = HashSet::new();
+    let mut opened = Vec::new();
+    for line in text.lines() {
+        let Some((pid, call)) = line.split_once(' ') else { continue };
+        let call = call.trim_start();
+        if call.starts_with("setresuid(") && !call.starts_with("setresuid(0") && call.ends_with("= 0") {
+            dropped.insert(pid);
+        }
+        if let Some(path) = opened_path(call) {
+            opened.push(Opened { pid: pid.to_owned(), path, after_the_drop: dropped.contains(pid) });
+        }
+    }
+    opened
+}
+
+/// The path of an open that worked or could have: `openat(3</etc>, "passwd", ...`.
+fn opened_path(call: &str) -> Option<String> {
+    let arguments =
+        ["openat(", "openat2(", "open(", "creat("].iter().find_map(|name| call.strip_prefix(name))?;
+    let (folder, rest) = arguments.split_once('"')?;
+    let (name, _) = rest.split_once('"')?;
+    if name.starts_with('/') {
+        return Some(name.to_owned());
+    }
+    let folder =
+        folder.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map_or("?", |(path, _)| path);
+    Some(format!("{}/{name}", folder.trim_end_matches('/')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_strace_are_understood() {
+        let text = "\
+7  openat(AT_FDCWD</>, \"/etc/passwd\", O_RDONLY|O_CLOEXEC) = 3</etc/passwd>
+7  openat(5</etc/deputy>, \"applications.d\", O_RDONLY) = 6</etc/deputy/applications.d>
+7  setresuid(1001, 1001, 1001) = 0
+7  setresuid(0, 0, 0) = -1 EPERM (Operation not permitted)
+7  openat(AT_FDCWD</home/alice>, \"x\", O_RDONLY) = -1 ENOENT (No such file or directory)
+8  openat(AT_FDCWD</>, \"/etc/group\", O_RDONLY) = 3</etc/group>
+";
+        let opened = parse(text);
+        let paths: Vec<_> = opened.iter().map(|o| (o.path.as_str(), o.after_the_drop)).collect();
+        assert_eq!(
+            paths,
+            [
+                ("/etc/passwd", false),
+                ("/etc/deputy/applications.d", false),
+                ("/home/alice/x", true),
+                ("/etc/group", false)
+            ]
+        );
+    }
+}
