@@ -74,8 +74,8 @@ impl Audit {
             code = %denial.code,
             rule = ?denial.rule,
             application = about.application.as_ref().map(tracing::field::display),
-            account = about.account.as_ref().map(tracing::field::debug),
-            os_user = about.os_user.as_ref().map(tracing::field::debug),
+            account = about.account.as_ref().map(|name| tracing::field::debug(name.as_str())),
+            os_user = about.os_user.as_ref().map(|name| tracing::field::debug(name.as_str())),
             message = ?denial.message,
             "denied"
         );

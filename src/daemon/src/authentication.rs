@@ -15,6 +15,7 @@ use deputy_core::message::{ConverseRequest, LauncherReply, LauncherRequest, Purp
 use deputy_core::{AccountName, ApplicationName, Code, Denial, Nonce, OsUserName};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use zbus::OwnedObjectPath;
 
 use crate::authority::{About, Call, Granted};
@@ -108,7 +109,7 @@ pub async fn begin(
         Purpose::Login => {
             // The question is about links; this writes none.
             grant.no_question();
-            login_target(&daemon, &registered, &account, os_user)?
+            login_target(&daemon, &registered, &account, os_user).await?
         }
         Purpose::Link => {
             call.ask_too(&mut grant, about).await?;
@@ -131,15 +132,19 @@ pub async fn begin(
     };
     daemon.conversations.insert(&id, begun)?;
     let request = ConverseRequest { purpose, application: registered.name.clone(), account, os_user };
-    let own_id = id.clone();
+    let (own_id, caller) = (id.clone(), call.caller.clone());
     tokio::spawn(async move {
         let outcome = converse(&daemon, request, conversation, actor).await;
         drop(place);
         // Nobody listens yet, usually: the value stays for who asks.
-        let _ = tell.send(Some(outcome));
+        let _ = tell.send(Some(outcome.clone()));
         tokio::time::sleep(KEPT).await;
-        if let Some(Begun { application, account, .. }) = daemon.conversations.take(&own_id) {
-            tracing::info!(%application, account = ?account, "nobody asked what came of a conversation");
+        // A failure is recorded when it is told; one that nobody asks for is recorded here.
+        if let Some(begun) = daemon.conversations.take(&own_id)
+            && let Outcome::Ill(denial) = outcome
+        {
+            let about = About::application(Some(begun.application)).account(&begun.account);
+            daemon.audit.denied("Authentication.Begin", &caller, false, &about, &denial);
         }
     });
     Ok(grant.answer((id,)))
@@ -155,7 +160,7 @@ fn check_socket(socket: &OwnedFd) -> Result<(), Denial> {
 
 /// As whom a person has to prove to be for a login. An account that is not there or not linked goes the same way, to
 /// a conversation that cannot end well: which accounts are linked is not told at a login page.
-fn login_target(
+async fn login_target(
     daemon: &Daemon,
     registered: &Registered,
     account: &AccountName,
@@ -169,8 +174,12 @@ fn login_target(
         )
         .remedy("root can add \"os\" to the list"));
     }
-    let linked = daemon.store.link(&registered.name, account)?.filter(|link| link.state == LinkState::Active);
-    let named = linked.map(|link| link.os.name).or(asked);
+    let linked = match daemon.store.link(&registered.name, account)? {
+        // Its owner may have consented since. If the launcher cannot tell, the conversation will.
+        Some(link) => links::refreshed(daemon, registered, link).await.ok(),
+        None => None,
+    };
+    let named = linked.filter(|link| link.state == LinkState::Active).map(|link| link.os.name).or(asked);
     Ok(match named {
         Some(name) => name,
         None => OsUserName::new(account.as_str())
@@ -183,14 +192,19 @@ fn login_target(
 async fn converse(daemon: &Daemon, request: ConverseRequest, socket: OwnedFd, actor: Actor) -> Outcome {
     let (application, account) = (request.application.clone(), request.account.clone());
     let purpose = request.purpose;
-    let reply =
-        daemon.launcher.ask(&LauncherRequest::Converse(request), &[socket.as_fd()], CONVERSATION).await;
-    // The client's own end shall see the end of the conversation when the launcher's child closes it.
-    drop(socket);
-    let authenticated = match reply {
-        Ok(LauncherReply::Authenticated(done)) if done.purpose == purpose => done,
-        Ok(_) => return Outcome::Ill(LauncherError::Foreign.into()),
+    let request = LauncherRequest::Converse(request);
+    let channel = match daemon.launcher.request(&request, &[socket.as_fd()]).await {
+        Ok(channel) => channel,
         Err(error) => return Outcome::Ill(error.into()),
+    };
+    // From here on the launcher's child alone holds it: when that ends, the client sees the end.
+    drop(socket);
+    let authenticated = match timeout(CONVERSATION, channel.reply()).await {
+        Ok(Ok(Some(LauncherReply::Authenticated(done)))) if done.purpose == purpose => done,
+        Ok(Ok(Some(_))) => return Outcome::Ill(LauncherError::Foreign.into()),
+        Ok(Ok(None)) => return Outcome::Ill(LauncherError::Ended.into()),
+        Ok(Err(error)) => return Outcome::Ill(error.into()),
+        Err(_) => return Outcome::Ill(LauncherError::TimedOut.into()),
     };
     if purpose == Purpose::Link {
         let os = authenticated.os_account.clone();
@@ -219,7 +233,7 @@ pub async fn finish(call: Call, (id,): (String,)) -> Result<Granted<(Record,)>, 
     call.note(&about);
     let ended =
         async { begun.outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone()) };
-    let outcome = tokio::time::timeout(PATIENCE, ended).await.map_err(|_| {
+    let outcome = timeout(PATIENCE, ended).await.map_err(|_| {
         Denial::new(Code::Conflict, "conversation", "the conversation has not ended")
             .remedy("wait for its last frame, then ask again")
     })?;

@@ -15,8 +15,11 @@ use deputy_core::{ApplicationName, Code, Denial, Finding, OsUserName};
 use deputy_etc::Directory as Etc;
 use rustix::fs::stat;
 
-/// How long a passwd entry is believed.
+/// How long a passwd entry is believed without another look.
 const PASSWD_LIFETIME: Duration = Duration::from_secs(10);
+
+/// How long it is believed at most, while the other look is under way.
+const PASSWD_LIMIT: Duration = Duration::from_secs(60);
 
 /// An application whose file is right.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -221,9 +224,13 @@ fn service_uid(source: &dyn Source, service: &Service) -> Option<u32> {
 }
 
 /// The applications, as fresh as the files.
-pub struct Directory {
+pub struct Directory(Arc<Inner>);
+
+struct Inner {
     source: Box<dyn Source>,
     current: Mutex<Option<Loaded>>,
+    /// One look at a time: a name service that hangs must not take a thread for each call.
+    loading: Mutex<()>,
 }
 
 struct Loaded {
@@ -235,26 +242,50 @@ struct Loaded {
 impl Directory {
     /// Over a source.
     pub fn new(source: impl Source + 'static) -> Self {
-        Self { source: Box::new(source), current: Mutex::new(None) }
+        Self(Arc::new(Inner { source: Box::new(source), current: Mutex::new(None), loading: Mutex::new(()) }))
     }
 
-    /// The applications now. Ordinarily this costs a few `stat` calls; where files changed or the passwd entries are
-    /// to be looked at again it may wait for the name service, so it runs where blocking is allowed.
+    /// The applications now. Ordinarily this costs a few `stat` calls. Where files changed it waits for them to be
+    /// read; where only the passwd entries are due, they are looked at beside the call.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        let signature = self.source.signature();
-        {
-            let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(loaded) = &*current
-                && loaded.signature == signature
-                && loaded.at.elapsed() < PASSWD_LIFETIME
-            {
-                return Arc::clone(&loaded.snapshot);
+        let signature = self.0.source.signature();
+        match self.0.known(&signature) {
+            Some((snapshot, age)) if age < PASSWD_LIFETIME => snapshot,
+            Some((snapshot, age)) if age < PASSWD_LIMIT => {
+                let inner = Arc::clone(&self.0);
+                tokio::task::spawn_blocking(move || {
+                    if let Ok(_turn) = inner.loading.try_lock() {
+                        inner.load();
+                    }
+                });
+                snapshot
             }
+            _ => tokio::task::block_in_place(|| {
+                let _turn = self.0.loading.lock().unwrap_or_else(PoisonError::into_inner);
+                // Somebody may have had the turn before with the same wish.
+                match self.0.known(&signature) {
+                    Some((snapshot, age)) if age < PASSWD_LIFETIME => snapshot,
+                    _ => self.0.load(),
+                }
+            }),
         }
-        // Without the lock: a name service that hangs must not stop those who need no new look.
-        let snapshot = Arc::new(tokio::task::block_in_place(|| Snapshot::load(&*self.source)));
+    }
+}
+
+impl Inner {
+    /// What is known for these files, and for how long already.
+    fn known(&self, signature: &[Stamp]) -> Option<(Arc<Snapshot>, Duration)> {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = current.as_ref().filter(|loaded| loaded.signature == signature)?;
+        Some((Arc::clone(&loaded.snapshot), loaded.at.elapsed()))
+    }
+
+    fn load(&self) -> Arc<Snapshot> {
+        // The signature comes first: what changes while the files are read is seen at the next use.
+        let (signature, at) = (self.source.signature(), Instant::now());
+        let snapshot = Arc::new(Snapshot::load(&*self.source));
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        *current = Some(Loaded { signature, at: Instant::now(), snapshot: Arc::clone(&snapshot) });
+        *current = Some(Loaded { signature, at, snapshot: Arc::clone(&snapshot) });
         snapshot
     }
 }

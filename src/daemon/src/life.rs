@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deputy_core::Denial;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use sd_notify::{NotifyState, notify};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 use zbus::connection::Builder;
 use zbus::fdo::{RequestNameFlags, RequestNameReply};
 use zbus::{Connection, MessageStream};
@@ -31,6 +33,9 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// How often the chain's head goes to the journal.
 const HEAD: Duration = Duration::from_secs(3600);
+
+/// How long calls that are being answered may take at the end.
+const LAST_CALLS: Duration = Duration::from_secs(2);
 
 /// Why the program ends before its time.
 #[derive(Debug, Error)]
@@ -167,6 +172,10 @@ impl Serving {
             tracing::debug!(%error, "the name could not be released");
         }
         self.router.abort();
+        let deadline = Instant::now() + LAST_CALLS;
+        while self.daemon.limits.calls.taken() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         self.daemon.close().await;
     }
 }
@@ -176,6 +185,7 @@ pub async fn run(places: Places) -> Result<(), Fatal> {
     if rustix::process::geteuid().is_root() {
         return Err(Fatal::Root);
     }
+    raise_descriptor_limit();
     let mut serving = Serving::start(&places).await?;
     let applications = serving.daemon.directory.snapshot().names().len();
     let status = format!("serving {applications} applications");
@@ -185,6 +195,15 @@ pub async fn run(places: Places) -> Result<(), Fatal> {
     tell(&[NotifyState::Stopping, NotifyState::Status("ending")]);
     serving.end().await;
     result
+}
+
+/// A job costs a descriptor while it runs, and so does each who watches it.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays low");
+    }
 }
 
 fn tell(state: &[NotifyState<'_>]) {

@@ -134,21 +134,15 @@ async fn record(
     let application = &registered.name;
     match state {
         Asked::Active => {
+            supersede(daemon, registered, account, |old| old.os == os).await?;
             let given_by = given_by(registered, account, &os.name);
             activate(daemon, actor, application, account, os, given_by, None).await?;
         }
         Asked::Waiting { code, expires } => {
-            let old = daemon.store.link(application, account)?;
-            let same = old.as_ref().is_some_and(|old| {
+            let same = |old: &Link| {
                 old.state == LinkState::Waiting && old.os == os && old.code.as_ref() == Some(&code)
-            });
-            if !same {
-                // The launcher's children forgot the consent that the ledger still counts on.
-                if old.is_some_and(|old| old.state == LinkState::Active) {
-                    let revoked =
-                        Change::LinkRevoked { application: application.clone(), account: account.clone() };
-                    daemon.store.commit(revoked, Actor::daemon("consent is gone")).await?;
-                }
+            };
+            if !supersede(daemon, registered, account, same).await? {
                 let change = Change::LinkRequested {
                     application: application.clone(),
                     account: account.clone(),
@@ -161,6 +155,30 @@ async fn record(
         }
     }
     daemon.store.link(application, account)?.ok_or_else(Denial::not_found)
+}
+
+/// Whether the link in the ledger is the same as what the launcher says; if it is in the way of that, it is moved out
+/// of it first.
+async fn supersede(
+    daemon: &Daemon,
+    registered: &Registered,
+    account: &AccountName,
+    same: impl Fn(&Link) -> bool,
+) -> Result<bool, Denial> {
+    let Some(old) = daemon.store.link(&registered.name, account)? else { return Ok(false) };
+    if same(&old) {
+        return Ok(true);
+    }
+    let (application, account) = (old.application, old.account);
+    let change = match old.state {
+        // The code is not good any more, or was for an OS account that has changed since.
+        LinkState::Waiting => Change::LinkExpired { application, account },
+        // The launcher's children do not count on the consent that the ledger still counts on.
+        LinkState::Active => Change::LinkRevoked { application, account },
+        LinkState::Stale | LinkState::Expired | LinkState::Revoked => return Ok(false),
+    };
+    daemon.store.commit(change, Actor::daemon("the launcher knows better")).await?;
+    Ok(false)
 }
 
 /// On whose word a link that was asked for is active: the launcher tells that it is, and the application's rule tells
@@ -222,7 +240,7 @@ pub async fn usable(daemon: &Daemon, registered: &Registered, account: &AccountN
 }
 
 /// A waiting link, asked for again.
-async fn refreshed(daemon: &Daemon, registered: &Registered, link: Link) -> Result<Link, Denial> {
+pub async fn refreshed(daemon: &Daemon, registered: &Registered, link: Link) -> Result<Link, Denial> {
     if link.state != LinkState::Waiting {
         return Ok(link);
     }

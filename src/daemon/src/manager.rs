@@ -2,7 +2,10 @@
 
 use crate::authority::{Call, Granted};
 use crate::bus::record::{Record, findings, list};
-use deputy_core::Denial;
+use crate::daemon::Daemon;
+use crate::launcher::{ANSWER, LauncherError};
+use deputy_core::message::LauncherRequest;
+use deputy_core::{Code, Denial, JobId};
 
 /// `Manager.Status`.
 pub async fn status(call: Call, (): ()) -> Result<Granted<(Record,)>, Denial> {
@@ -17,6 +20,7 @@ pub async fn status(call: Call, (): ()) -> Result<Granted<(Record,)>, Denial> {
             .with("ledger_records", number)
             .text("ledger_head", hash)
             .maybe("ledger_stopped", daemon.store.stopped())
+            .with("launcher", launcher_answers(daemon).await)
             .with("findings", list(findings(&grant.snapshot.findings(None))));
     } else if let Some(own) = grant.maybe_application() {
         status = status
@@ -24,4 +28,14 @@ pub async fn status(call: Call, (): ()) -> Result<Granted<(Record,)>, Denial> {
             .with("findings", list(findings(&grant.snapshot.findings(Some(&own.name)))));
     }
     Ok(grant.answer((status,)))
+}
+
+/// Whether the launcher answers: it is asked about a job that nobody has.
+async fn launcher_answers(daemon: &Daemon) -> String {
+    let nobodys = LauncherRequest::Attach { job: JobId::from_random([0; JobId::BYTES]) };
+    match daemon.launcher.ask(&nobodys, &[], ANSWER).await {
+        Err(LauncherError::Denied(denial)) if denial.code == Code::NotFound => "answers".into(),
+        Ok(_) => LauncherError::Foreign.to_string(),
+        Err(error) => error.to_string(),
+    }
 }

@@ -158,8 +158,8 @@ use Action::{ManageAccounts, ManageJobs, ManageLinks, View};
 use Authority::{Application, ApplicationOrAdministrator, OwnerOrApplicationOrAdministrator, Public};
 
 methods! {
-    /// How Deputy does. Everybody is told the version and whether the launcher answers; an application also what is
-    /// wrong with its own file, and root what is wrong with any (findings, aa{sv}).
+    /// How Deputy does. Everybody is told the version; an application also what is wrong with its own file; root also
+    /// what is wrong with any (findings, aa{sv}), whether the launcher answers, and where the ledger stands.
     Manager.Status() -> (status) by Public => manager::status;
 
     /// The applications that the caller may see: its own, or for an administrator all. Each has name, service_uid,

@@ -95,7 +95,7 @@ async fn command(call: Call, command: JobCommand) -> Result<Granted<()>, Denial>
     tracing::info!(
         job = %job.id,
         application = %job.application,
-        account = ?job.account,
+        account = ?job.account.as_str(),
         caller_uid = actor.caller_uid,
         rule = ?actor.rule,
         command = ?command,

@@ -20,6 +20,9 @@ use crate::directory::Registered;
 use crate::store::{Argument, Change, Job, JobState, Link};
 use crate::{links, random, sessions};
 
+/// The most bytes of arguments and environment together; the kernel takes about as much.
+const MAX_WORDS: usize = 1 << 20;
+
 /// What is asked for, as far as the message alone tells.
 struct Asked {
     kind: KindName,
@@ -46,6 +49,10 @@ fn asked(argv: Vec<Vec<u8>>, options: &mut Options) -> Result<Asked, Denial> {
         options.descriptor("stderr")?,
     )?;
     let environment = options.list_of_bytes("environment")?.unwrap_or_default();
+    let bytes = argv.iter().chain(&environment).map(|word| word.len() + 1).sum::<usize>();
+    if bytes > MAX_WORDS {
+        return Err(Denial::invalid(format!("arguments and environment have more than {MAX_WORDS} bytes")));
+    }
     Ok(Asked { kind, argv, directory, environment, stdio })
 }
 
