@@ -1,6 +1,6 @@
 //! A connection to one of the launcher's sockets, on which anything can be said.
 
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -67,7 +67,6 @@ impl Line {
         match receive(self.0.as_fd()) {
             Ok(Some(packet)) => Some(decode(&packet.bytes).expect("an answer is a message")),
             Ok(None) => None,
-            Err(WireError::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => None,
             Err(error) => panic!("no answer: {error}"),
         }
     }

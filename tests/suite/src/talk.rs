@@ -1,12 +1,11 @@
 //! The person's side of a conversation, honest or not.
 
-use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use deputy_core::message::conversation::{ClientFrame, Hello, ServerFrame};
 use deputy_core::message::{ConverseRequest, LauncherReply, LauncherRequest, Purpose, encode};
-use deputy_wire::{WireError, pair, receive_with_sender};
+use deputy_wire::{pair, receive_with_sender};
 use rustix::net::SendFlags;
 use rustix::net::sockopt::{Timeout, set_socket_passcred, set_socket_timeout};
 use zeroize::Zeroizing;
@@ -65,9 +64,10 @@ pub fn wanted(purpose: Purpose, application: &str, account_name: &str, os_user: 
 }
 
 impl Talk {
-    /// The pair is the portal's, the request the daemon's.
+    /// The pair is the application's, the request the daemon's.
     pub fn begin(request: &ConverseRequest) -> Self {
-        Self::begin_with_pair_of("portal", request)
+        let maker = if request.application.as_str() == "other" { "otherportal" } else { "portal" };
+        Self::begin_with_pair_of(maker, request)
     }
 
     /// The same with a pair that somebody else made.
@@ -91,7 +91,6 @@ impl Talk {
         let (packet, sender) = match receive_with_sender(&self.client) {
             Ok(Some(received)) => received,
             Ok(None) => return None,
-            Err(WireError::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => return None,
             Err(error) => panic!("no frame: {error}"),
         };
         assert_eq!(sender.map(|sender| sender.uid), Some(0), "a frame that is not root's");
