@@ -139,6 +139,15 @@ fn converse(
         .and_then(|identity| finish(request, &rules, identity));
     match identity {
         Ok(authenticated) => {
+            tracing::info!(
+                event = "authenticated",
+                application = %rules.name,
+                account = %request.account,
+                os_user = %request.os_user,
+                uid = authenticated.os_account.uid.raw(),
+                purpose = request.purpose.as_str(),
+                peer_uid = peer.uid,
+            );
             tries::forgive(&rules.name, request);
             reply(connection, &LauncherReply::Authenticated(authenticated));
             person.send(&ServerFrame::Success);
