@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deputy_core::Denial;
-use rustix::process::{Resource, getrlimit, setrlimit};
 use sd_notify::{NotifyState, notify};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
@@ -185,7 +184,6 @@ pub async fn run(places: Places) -> Result<(), Fatal> {
     if rustix::process::geteuid().is_root() {
         return Err(Fatal::Root);
     }
-    raise_descriptor_limit();
     let mut serving = Serving::start(&places).await?;
     let applications = serving.daemon.directory.snapshot().names().len();
     let status = format!("serving {applications} applications");
@@ -195,15 +193,6 @@ pub async fn run(places: Places) -> Result<(), Fatal> {
     tell(&[NotifyState::Stopping, NotifyState::Status("ending")]);
     serving.end().await;
     result
-}
-
-/// A job costs a descriptor while it runs, and so does each who watches it.
-fn raise_descriptor_limit() {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "the limit of open files stays low");
-    }
 }
 
 fn tell(state: &[NotifyState<'_>]) {
