@@ -205,7 +205,7 @@ fn default_signals() -> Result<(), Failure> {
 /// Makes one disposition the default, by the system call itself: glibc refuses the two signals that it keeps for its
 /// threads, and a parent's `posix_spawn` may have left just these ignored. KILL and STOP cannot be set and need not.
 fn default_signal(signal: i32) {
-    /// `struct kernel_sigaction` of x86_64 and aarch64, all zero: SIG_DFL, no flags, nothing masked.
+    /// `struct kernel_sigaction` of `x86_64` and aarch64, all zero: `SIG_DFL`, no flags, nothing masked.
     #[repr(C)]
     struct KernelSigaction([u64; 4]);
     const KERNEL_SIGSET_BYTES: usize = 8;
