@@ -1,0 +1,103 @@
+//! The connected client: a portal that has had its connection to the bus for long, and runs job after job.
+
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::{BufRead as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use serde::Deserialize;
+use tokio::net::unix::pipe::Receiver;
+use zbus::proxy::CacheProperties;
+use zbus::{Connection, OwnedObjectPath, Proxy, Variant};
+
+use crate::contender::{PROGRAM, USER};
+
+const NAME: &str = "org.deputy.Deputy1";
+
+/// Answers each line "COUNT WIDTH" with the nanoseconds of so many launches, at most so many at once.
+pub fn serve() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let portal = runtime.block_on(Portal::connect())?;
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        let (count, width) = line.split_once(' ').context("COUNT WIDTH")?;
+        let (count, width): (usize, usize) = (count.parse()?, width.parse()?);
+        let start = Instant::now();
+        runtime.block_on(
+            futures_util::stream::iter(0..count)
+                .map(|_| portal.run_to_its_end())
+                .buffer_unordered(width)
+                .try_collect::<()>(),
+        )?;
+        println!("{}", start.elapsed().as_nanos());
+        std::io::stdout().flush()?;
+    }
+    Ok(())
+}
+
+struct Portal {
+    connection: Connection,
+    jobs: Proxy<'static>,
+    null: OwnedFd,
+}
+
+/// Those fields of a line of `Watch` that matter here.
+#[derive(Deserialize)]
+struct Line {
+    state: String,
+    status: Option<i32>,
+}
+
+impl Portal {
+    async fn connect() -> Result<Self> {
+        let connection = Connection::system().await?;
+        let jobs = proxy(&connection, "/org/deputy/Deputy1".to_owned(), "Jobs").await?;
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null")?.into();
+        Ok(Self { connection, jobs, null })
+    }
+
+    /// What an application does: `Run`, then `Watch`, until the line that tells the end.
+    async fn run_to_its_end(&self) -> Result<()> {
+        let descriptor = || Ok::<_, std::io::Error>(Variant::Fd(zbus::Fd::from(self.null.try_clone()?)));
+        let options: HashMap<&str, Variant<'_>> =
+            HashMap::from([("stdin", descriptor()?), ("stdout", descriptor()?), ("stderr", descriptor()?)]);
+        let job: OwnedObjectPath = self.jobs.call("Run", &(USER, vec![PROGRAM.as_bytes()], options)).await?;
+        let job = proxy(&self.connection, job.to_string(), "Job").await?;
+        let pipe: zbus::OwnedFd = job.call("Watch", &()).await?;
+        let pipe = Receiver::from_owned_fd(pipe.into())?;
+        let mut text = Vec::new();
+        loop {
+            if let Some(text) = text.strip_suffix(b"\n")
+                && let Some(line) = text.rsplit(|&byte| byte == b'\n').next()
+            {
+                let line: Line = serde_json::from_slice(line)?;
+                match line.state.as_str() {
+                    "queued" | "starting" | "running" => {}
+                    "done" => {
+                        ensure!(line.status == Some(0), "the job ended with {:?}", line.status);
+                        return Ok(());
+                    }
+                    other => bail!("the job is {other}"),
+                }
+            }
+            pipe.readable().await?;
+            match pipe.try_read_buf(&mut text) {
+                Ok(0) => bail!("the pipe ended before the job"),
+                Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => return Err(error.into()),
+                _ => {}
+            }
+        }
+    }
+}
+
+async fn proxy(connection: &Connection, path: String, interface: &str) -> Result<Proxy<'static>> {
+    let builder = zbus::proxy::Builder::new(connection)
+        .destination(NAME)
+        .path(path)
+        .interface(format!("{NAME}.{interface}"))
+        .cache_properties(CacheProperties::No);
+    Ok(builder.build().await?)
+}
