@@ -11,7 +11,7 @@ use crate::authority::{About, Call, Grant, Granted, Ground};
 use crate::bus::options::Options;
 use crate::bus::record::Record;
 use crate::daemon::Daemon;
-use crate::store::{Job, JobFilter, Page, Scope};
+use crate::store::{Change, Job, JobFilter, Page, Scope};
 
 /// The grace of a cancelled job that was given none.
 const DEFAULT_GRACE_MS: u32 = 10_000;
@@ -85,23 +85,25 @@ pub async fn signal(call: Call, (signal,): (i32,)) -> Result<Granted<()>, Denial
 
 async fn command(call: Call, command: JobCommand) -> Result<Granted<()>, Denial> {
     let (grant, job) = of_call(&call).await?;
-    // Whoever has an actor may change something.
     let actor = grant.actor()?;
     let live = call.daemon.tracker.get(&job.id).ok_or_else(ended)?;
     if !live.job().state.is_open() {
         return Err(ended());
     }
     live.command(command)?;
-    tracing::info!(
-        job = %job.id,
-        application = %job.application,
-        account = ?job.account.as_str(),
-        caller_uid = actor.caller_uid,
-        rule = ?actor.rule,
-        command = ?command,
-        "command to a job"
-    );
+    let change = Change::JobCommanded { id: job.id, command: words(command) };
+    // A job has to end when its owner says so, on a full disk too: that this is not recorded is an error of its own.
+    if let Err(error) = call.daemon.store.commit(change, actor).await {
+        tracing::error!(%error, "a command to a job could not be recorded");
+    }
     Ok(grant.answer(()))
+}
+
+fn words(command: JobCommand) -> String {
+    match command {
+        JobCommand::Cancel { grace_ms } => format!("cancel, grace {grace_ms} ms"),
+        JobCommand::Signal { signal } => format!("signal {signal}"),
+    }
 }
 
 /// `Jobs.List`.

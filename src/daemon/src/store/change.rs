@@ -187,6 +187,13 @@ pub enum Change {
         /// Why.
         cause: String,
     },
+    /// Somebody had a job cancelled or signalled. What became of that is in the job's end.
+    JobCommanded {
+        /// The job's id.
+        id: JobId,
+        /// What was sent to it, in words.
+        command: String,
+    },
     /// A request was refused.
     Denied {
         /// The stable code.
@@ -325,7 +332,8 @@ impl Change {
             | Change::JobStarted { id }
             | Change::JobEnded { id, .. }
             | Change::JobLost { id, .. }
-            | Change::JobAbandoned { id, .. } => Some(id),
+            | Change::JobAbandoned { id, .. }
+            | Change::JobCommanded { id, .. } => Some(id),
             _ => None,
         }
     }

@@ -64,6 +64,7 @@ pub(crate) fn apply(
             }
             end_job(draft, id, JobState::Abandoned { cause: cause.clone() }, at)?;
         }
+        Change::JobCommanded { id, .. } => drop(need_job(draft, id)?),
         Change::Denied { .. }
         | Change::StrangersDenied { .. }
         | Change::TailCut { .. }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::harness::{DEMO, Harness, ann, code, linking, none, ok, option, text};
 use crate::launcher::double::answer;
-use crate::store::LinkState;
+use crate::store::{AuditFilter, Change, LinkState, PageRequest};
 use deputy_core::job::{ExitRecord, JobEnd, Step, Usage};
 use deputy_core::message::{self, JobCommand, JobState, LauncherReply, LauncherRequest};
 use deputy_core::{Code, Denial, JobId};
@@ -182,6 +182,12 @@ async fn commands_reach_the_shepherd_of_the_job() {
     ok(&harness.call_at(DEMO, &job, "Job.Signal", &(10,)).await);
     ok(&harness.call_at(DEMO, &job, "Job.Cancel", &(option("grace_ms", 5u32),)).await);
     harness.job_state(&job, &["ended"]).await;
+    let id: JobId = job.rsplit('/').next().unwrap().parse().unwrap();
+    let filter = AuditFilter { job: Some(id), ..AuditFilter::default() };
+    let entries = harness.daemon.store.audit(1, &filter, &PageRequest::default()).unwrap().items;
+    let commands = entries.iter().filter(|entry| matches!(entry.change, Change::JobCommanded { .. }));
+    assert!(commands.clone().all(|entry| entry.actor.caller_uid == DEMO));
+    assert_eq!(commands.count(), 2);
     let list = harness.call(DEMO, "Jobs.List", &(option("state", "done"),)).await;
     let (jobs, _): (Vec<std::collections::BTreeMap<String, zbus::OwnedVariant>>, String) =
         list.body().deserialize().unwrap();
