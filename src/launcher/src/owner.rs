@@ -17,8 +17,7 @@ use crate::rules::Rules;
 use crate::{consents, offers};
 
 /// Answers the peer about his own OS account.
-pub fn answer(settings: &Settings, request: OwnerRequest, peer: Peer) -> Result<OwnerReply, Denial> {
-    refuse_jobs(settings, peer)?;
+pub fn answer(request: OwnerRequest, peer: Peer) -> Result<OwnerReply, Denial> {
     let uid = OsUid::new(peer.uid).ok_or_else(|| {
         Denial::new(Code::OsAccountReserved, "owner", "root and reserved uids own no OS account of this kind")
             .remedy("as root use: deputyctl consent grant")
@@ -79,7 +78,9 @@ fn would_be_given(application: &ApplicationName, account: &AccountName, uid: OsU
     Rules::read(application).is_ok_and(|rules| consents::rule_gives(&rules, account, &own))
 }
 
-fn refuse_jobs(settings: &Settings, peer: Peer) -> Result<(), Denial> {
+/// Refuses a peer that is inside a job, or of which that cannot be told. To be asked as soon as the peer is known: its
+/// pid could be another process's later.
+pub fn refuse_jobs(settings: &Settings, peer: Peer) -> Result<(), Denial> {
     let inside = cgroup::contains(&settings.executor.local.cgroup, peer.pid).map_err(|error| {
         Denial::new(
             Code::InsideJob,

@@ -96,14 +96,18 @@ fn receive(connection: &OwnedFd) -> Result<Option<Packet>, Denial> {
 
 fn serve_owner(connection: &OwnedFd, peer: Peer) {
     let answer = || -> Result<Option<OwnerReply>, Denial> {
+        // Looked at before the request is waited for: a process that connected and ended leaves a pid that goes to
+        // somebody else, while another one of its job still holds the connection.
+        let settings = rules::settings();
+        let no_job = settings.as_ref().map_or(Ok(()), |settings| owner::refuse_jobs(settings, peer));
         let Some(packet) = receive(connection)? else { return Ok(None) };
         if !packet.descriptors.is_empty() {
             return Err(unwanted_descriptors());
         }
         let request = decode(&packet.bytes)?;
-        let settings = rules::settings()?;
-        let _slot = slot("requests", settings.launcher.max_requests)?;
-        owner::answer(&settings, request, peer).map(Some)
+        let _slot = slot("requests", settings?.launcher.max_requests)?;
+        no_job?;
+        owner::answer(request, peer).map(Some)
     };
     match answer() {
         Ok(None) => {}
