@@ -23,6 +23,8 @@ const GARBAGE: &[u8] = b"\x08\n\r\x7fINCORRECT";
 struct Dialogue<'a> {
     person: &'a mut PersonsClient,
     garbage: bool,
+    /// What PAM said while it is not known whether the person may hear it.
+    held: Option<Vec<ServerFrame>>,
     /// Why the conversation ended early, if it did; PAM only hears of a failure.
     aborted: Option<Denial>,
 }
@@ -49,11 +51,21 @@ impl Dialogue<'_> {
         })
     }
 
-    fn say(&mut self, frame: &ServerFrame) {
+    fn say(&mut self, frame: ServerFrame) {
         let _ = self.guarded(|dialogue| {
-            dialogue.person.send(frame);
+            match &mut dialogue.held {
+                Some(held) => held.push(frame),
+                None => dialogue.person.send(&frame),
+            }
             Ok(())
         });
+    }
+
+    /// Passes on what was held back.
+    fn release(&mut self) {
+        for frame in self.held.take().unwrap_or_default() {
+            self.say(frame);
+        }
     }
 }
 
@@ -71,11 +83,11 @@ impl ConversationHandler for Dialogue<'_> {
     }
 
     fn text_info(&mut self, message: &CStr) {
-        self.say(&ServerFrame::Info(text(message)));
+        self.say(ServerFrame::Info(text(message)));
     }
 
     fn error_msg(&mut self, message: &CStr) {
-        self.say(&ServerFrame::Error(text(message)));
+        self.say(ServerFrame::Error(text(message)));
     }
 }
 
@@ -89,7 +101,7 @@ pub fn authenticate(
     person: &mut PersonsClient,
 ) -> Result<OsIdentity, Denial> {
     let user = request.os_user.as_str();
-    let dialogue = Dialogue { person, garbage: target.is_err(), aborted: None };
+    let dialogue = Dialogue { person, garbage: target.is_err(), held: None, aborted: None };
     let mut context = Context::new(&rules.application.pam.login, Some(user), dialogue)
         .map_err(|error| Denial::internal(format!("PAM could not be started: {error}")))?;
     let outcome = pass(&mut context, rules, user);
@@ -112,14 +124,23 @@ fn pass(context: &mut Context<Dialogue<'_>>, rules: &Rules, user: &str) -> Resul
     context.set_tty(Some("deputy")).map_err(refused)?;
     context.authenticate(Flag::DISALLOW_NULL_AUTHTOK).map_err(refused)?;
     check_user(context, user)?;
+    // An account that is refused here had the right password, and whoever tries passwords must not hear of it: what
+    // PAM says about it waits until the account may be used.
+    context.conversation_mut().held = Some(Vec::new());
     match context.acct_mgmt(Flag::DISALLOW_NULL_AUTHTOK) {
-        Ok(()) => {}
+        Ok(()) => context.conversation_mut().release(),
         // Only here, where the old password has just been proven, and only an expired one: as root, PAM would
         // otherwise change it without asking for the old one.
         Err(error) if error.code() == ErrorCode::NEW_AUTHTOK_REQD => {
+            context.conversation_mut().release();
             context.chauthtok(Flag::CHANGE_EXPIRED_AUTHTOK).map_err(refused)?;
         }
-        Err(error) => return Err(refused(error)),
+        Err(error) => {
+            for frame in context.conversation_mut().held.take().unwrap_or_default() {
+                tracing::info!(event = "pam_says", text = ?frame);
+            }
+            return Err(refused(error));
+        }
     }
     check_user(context, user)
 }
