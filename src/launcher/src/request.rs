@@ -181,7 +181,7 @@ fn answer(settings: &Settings, request: LauncherRequest, peer: Peer) -> Result<L
         .map(LauncherReply::Consents),
         LauncherRequest::Examine(wanted) => examiner::examine(&wanted, peer).map(LauncherReply::Findings),
         LauncherRequest::Abandon { job } => shepherd::abandon(&job).map(|()| LauncherReply::Done),
-        LauncherRequest::Forget { jobs } => forget(&jobs),
+        LauncherRequest::Forget { jobs } => forget(settings, &jobs),
         LauncherRequest::Run(_) | LauncherRequest::Converse(_) | LauncherRequest::Attach { .. } => {
             Err(Denial::internal("this request is answered elsewhere"))
         }
@@ -222,13 +222,14 @@ fn withdraw(unwanted: &WithdrawRequest, peer: Peer) -> Result<LauncherReply, Den
     Ok(LauncherReply::Done)
 }
 
-fn forget(jobs: &[JobId]) -> Result<LauncherReply, Denial> {
+fn forget(settings: &Settings, jobs: &[JobId]) -> Result<LauncherReply, Denial> {
     if jobs.len() > MAX_FORGET {
         return Err(Denial::invalid(format!("at most {MAX_FORGET} jobs at a time")));
     }
     for job in jobs {
         let folder = paths::job_folder(job);
         if shepherd::is_over(job) {
+            shepherd::end_what_is_left(settings, job);
             // The folder is root's alone and holds files only.
             match fs::remove_dir_all(&folder) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -171,11 +171,15 @@ pub fn attach(settings: &Settings, job: &JobId, connection: &OwnedFd) {
     if let Some(answer) = folder::outcome(job) {
         return reply(connection, &answer);
     }
-    // The shepherd died: nothing of the job may run on without one.
+    end_what_is_left(settings, job);
+    tracing::error!(event = "job_lost", job = %job);
+    reply(connection, &LauncherReply::Job(JobState::Lost));
+}
+
+/// Ends what is left of a job whose shepherd has gone: nothing of a job may run on without one.
+pub fn end_what_is_left(settings: &Settings, job: &JobId) {
     if let Some(cgroup) = JobCgroup::find(&settings.executor.local.cgroup, job) {
         let _ = cgroup.kill();
         let _ = cgroup.remove();
     }
-    tracing::error!(event = "job_lost", job = %job);
-    reply(connection, &LauncherReply::Job(JobState::Lost));
 }
