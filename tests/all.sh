@@ -8,9 +8,8 @@ cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 log=$work/log
-DEPUTY_SKIPPED=$work/skipped
-export DEPUTY_SKIPPED
-: >"$DEPUTY_SKIPPED"
+skipped_list=$work/skipped
+: >"$skipped_list"
 stages_failed=0
 stages_passed=0
 
@@ -42,7 +41,7 @@ stage 'the demo' demo/run.sh
 if command -v cargo-deny >/dev/null 2>&1; then
     stage 'licences and bans' cargo deny --offline check bans licenses sources
 else
-    echo 'licences and bans: cargo-deny is not installed (cargo install cargo-deny)' >>"$DEPUTY_SKIPPED"
+    echo 'licences and bans: cargo-deny is not installed (cargo install cargo-deny)' >>"$skipped_list"
 fi
 
 count() {
@@ -50,11 +49,12 @@ count() {
 }
 passed=$(($(count passed) + stages_passed))
 failed=$(($(count failed) + stages_failed))
-skipped=$(wc -l <"$DEPUTY_SKIPPED")
+sed -n 's/.*SKIPPED //p' "$log" >>"$skipped_list"
+skipped=$(wc -l <"$skipped_list")
 
 printf '\n'
 grep -hE '^test .* (FAILED|failed)$' "$log"
 [ ! -f "$work/failed" ] || cat "$work/failed"
-sed 's/^/skipped: /' "$DEPUTY_SKIPPED"
+sed 's/^/skipped: /' "$skipped_list"
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

@@ -117,17 +117,17 @@ pub fn give(
     Ok(consent)
 }
 
-/// Takes a consent back. A revocation by the owner leaves a mark, so that a rule does not give at the next use what
-/// the owner took.
+/// Takes a consent back. A revocation by the owner or by root leaves a mark, so that a rule does not give at the next
+/// use what they took; an application that unlinks can have the link again by the rule.
 pub fn withdraw(
     application: &ApplicationName,
     account: &AccountName,
     uid: OsUid,
     by_uid: u32,
-    by_owner: bool,
+    leave_mark: bool,
 ) -> Result<bool, Denial> {
     let name = Consent::file_name(application, account, uid);
-    if by_owner {
+    if leave_mark {
         durable::replace(Path::new(CONSENT), &revoked_name(&name), b"").map_err(disk)?;
     }
     let removed = durable::remove(Path::new(CONSENT), &name).map_err(disk)?;

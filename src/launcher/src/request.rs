@@ -55,6 +55,7 @@ pub fn child(entrance: Entrance, connection: OwnedFd, peer: Peer) -> ! {
         let connection = process::move_to(connection, CONNECTION)?;
         process::close_from(CONNECTION + 1)?;
         process::unblock_signals()?;
+        process::ignore_file_size_signal()?;
         sockopt::set_socket_timeout(&connection, sockopt::Timeout::Recv, Some(PATIENCE))?;
         sockopt::set_socket_timeout(&connection, sockopt::Timeout::Send, Some(PATIENCE))?;
         match entrance {
@@ -218,7 +219,8 @@ fn grant(wanted: &ConsentRequest, peer: Peer) -> Result<LauncherReply, Denial> {
 }
 
 fn withdraw(unwanted: &WithdrawRequest, peer: Peer) -> Result<LauncherReply, Denial> {
-    consents::withdraw(&unwanted.application, &unwanted.account, unwanted.os_account.uid, peer.uid, false)?;
+    let by_root = peer.uid == 0;
+    consents::withdraw(&unwanted.application, &unwanted.account, unwanted.os_account.uid, peer.uid, by_root)?;
     Ok(LauncherReply::Done)
 }
 

@@ -12,7 +12,8 @@ use deputy_core::job::Step;
 use nix::errno::Errno;
 
 use crate::drop::{Credentials, become_user};
-use crate::process::{Fork, exit_now, fork_single_threaded};
+use crate::limits::Limits;
+use crate::process::{Fork, exit_now, fork};
 
 /// A job that is ready to start.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub struct Launch {
     pub no_new_privileges: bool,
     /// The file mode creation mask.
     pub umask: u32,
+    /// The resource limits, as PAM left them.
+    pub limits: Limits,
 }
 
 /// A job that has been forked.
@@ -86,12 +89,13 @@ const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
 /// The byte that says that only `execve` is left; no step has this number.
 const READY: u8 = 0xff;
 
-/// Forks the job. The caller has one thread.
+/// Forks the job. Refuses where a PAM module has left a thread behind: a child of such a process could find a lock that
+/// nobody gives back.
 pub fn launch(launch: &Launch) -> io::Result<Started> {
     let (report, to_report) = io::pipe()?;
     let argv = pointers(&launch.argv);
     let environment = pointers(&launch.environment);
-    match fork_single_threaded()? {
+    match fork()? {
         Fork::Parent(pid) => Ok(Started { pid, report: report.into() }),
         Fork::Child => {
             let Failure { step, errno } = child(launch, &argv, &environment, to_report.as_fd().as_raw_fd());
@@ -151,6 +155,7 @@ fn until_exec(launch: &Launch, report: i32) -> Result<(), Failure> {
         checked(unsafe { libc::dup2(descriptor.as_raw_fd(), number) }, Step::Stdio)?;
     }
     reset_oom_score();
+    launch.limits.apply().map_err(errno_at(Step::Limits))?;
 
     become_user(&launch.credentials).map_err(|error| Failure { step: error.step, errno: error.errno })?;
 

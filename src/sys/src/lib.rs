@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod descendants;
 mod drop;
 pub mod launch;
+pub mod limits;
 pub mod process;
 pub mod slots;
 

@@ -3,12 +3,11 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Once;
 
-use deputy_suite::{as_user, need_the_sandbox};
+use deputy_suite::{as_user, need_the_sandbox, skip};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -311,25 +310,11 @@ fn a_job_differs_from_a_login_only_as_the_list_says() {
 fn probe_against_systemd() {
     machine();
     if !Path::new("/run/systemd/system").is_dir() {
-        return skipped("SKIPPED probe_against_systemd: no systemd as PID 1 here");
+        return skip("probe_against_systemd: no systemd as PID 1 here");
     }
     let mut command = Command::new("systemd-run");
     command.args(["--quiet", "--pipe", "--wait", "-p", "User=alice", "-p", "PAMName=deputy-job"]);
     command.args(["-p", "WorkingDirectory=~", "sh", "-c", PROBE]);
     let wrong = disagreements(&list(), "systemd", &job(""), &report(command));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-/// Says what was not tested, past the harness, which keeps what a passing test prints.
-fn skipped(line: &str) {
-    let line = format!("{line}\n");
-    match std::env::var_os("DEPUTY_SKIPPED") {
-        Some(path) => std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .and_then(|mut file| file.write_all(line.as_bytes()))
-            .expect("DEPUTY_SKIPPED names a file that can be written"),
-        None => std::io::stdout().write_all(line.as_bytes()).expect("standard output"),
-    }
 }

@@ -132,7 +132,7 @@ fn withdraw(context: &Context, options: &RevokeOptions) -> Result<(), Failure> {
 }
 
 fn ask_before_revoking(context: &Context, application: &str, account: &str) -> Result<(), Failure> {
-    confirm(context.yes, &format!("Revoke the consent to {account} of {application}? Its running jobs end."))
+    confirm(context.yes, &format!("Revoke the consent to {account} of {application}?"))
 }
 
 fn list(context: &Context, application: Option<&ApplicationName>) -> Result<(), Failure> {

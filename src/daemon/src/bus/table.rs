@@ -185,7 +185,7 @@ methods! {
     /// and the OS account's owner consents in his own login with the code. Options: application (s).
     Links.Request(account, os_user, options) -> (state, code)
         by ApplicationOrAdministrator(ManageLinks), asks PolkitQuestion::Link, Action::Link => links::request;
-    /// Takes the consent back and removes the link; its jobs are ended. Options: application (s).
+    /// Takes the consent back and removes the link; jobs that run go on. Options: application (s).
     Links.Unlink(account, options) -> ()
         by OwnerOrApplicationOrAdministrator(ManageLinks) => links::unlink;
     /// The links: of the application, or those onto the caller's own OS account. Options: application (s),

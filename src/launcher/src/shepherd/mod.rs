@@ -113,6 +113,7 @@ fn run_in_session(
         cgroup_procs: procs,
         no_new_privileges: decision.no_new_privileges,
         umask: session.umask,
+        limits: session.limits.clone(),
     };
     let started = launch::launch(&job).map_err(internal("the job's fork"))?;
     // The job has its copies; ours would keep its pipes open.

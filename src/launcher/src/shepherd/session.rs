@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use deputy_core::denial::{Code, Denial};
 use deputy_core::job::OsIdentity;
+use deputy_sys::limits::Limits;
 use deputy_sys::process;
 use pam_client::{Context, Flag, SessionToken};
 
@@ -30,6 +31,8 @@ pub struct JobSession {
     pub environment: Vec<Vec<u8>>,
     /// The umask that the modules left.
     pub umask: u32,
+    /// The resource limits that the modules left.
+    pub limits: Limits,
 }
 
 /// Asks PAM whether the account may be used now, and opens the session.
@@ -46,6 +49,7 @@ pub fn open(decision: &Decision, user: &str, identity: &OsIdentity) -> Result<Jo
 
     process::init_groups(user, identity.gid.raw()).map_err(|error| failed("initgroups", &error))?;
     process::set_umask(DEFAULT_UMASK);
+    let own_limits = Limits::current().map_err(|error| failed("limits", &error))?;
     let session = context.open_session(Flag::SILENT).map_err(|error| failed("session", &error))?;
     let environment = session
         .envlist()
@@ -55,13 +59,15 @@ pub fn open(decision: &Decision, user: &str, identity: &OsIdentity) -> Result<Jo
     // The token keeps the session open without borrowing the context; `close` takes it back.
     let token = session.leak();
     let umask = process::set_umask(OWN_UMASK);
-    let groups = process::current_groups().map_err(|error| failed("getgroups", &error))?;
-    let opened = JobSession { context, token, groups, environment, umask };
-    if let Err(denial) = check_user(&opened.context, user) {
-        opened.close();
-        return Err(denial);
+    let mut opened =
+        JobSession { context, token, groups: Vec::new(), environment, umask, limits: own_limits.clone() };
+    match opened.take_over(user, &own_limits) {
+        Ok(()) => Ok(opened),
+        Err(denial) => {
+            opened.close();
+            Err(denial)
+        }
     }
-    Ok(opened)
 }
 
 fn join(name: &[u8], value: &[u8]) -> Vec<u8> {
@@ -69,6 +75,16 @@ fn join(name: &[u8], value: &[u8]) -> Vec<u8> {
 }
 
 impl JobSession {
+    /// Takes what the modules made of this process for the job. The shepherd itself goes on with the limits that it
+    /// had: one on the size of files, say, must not keep it from writing the exit record.
+    fn take_over(&mut self, user: &str, own_limits: &Limits) -> Result<(), Denial> {
+        check_user(&self.context, user)?;
+        let failed = |what: &str, error: &dyn std::fmt::Display| Denial::internal(format!("{what}: {error}"));
+        self.groups = process::current_groups().map_err(|error| failed("getgroups", &error))?;
+        self.limits = Limits::current().map_err(|error| failed("the job's limits", &error))?;
+        own_limits.apply_as_far_as_allowed().map_err(|error| failed("the shepherd's own limits", &error))
+    }
+
     /// Closes the session and deletes the credentials. The job has ended and its record is written: what fails here
     /// is for the journal.
     pub fn close(mut self) {
