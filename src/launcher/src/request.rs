@@ -138,7 +138,7 @@ fn serve_launcher(connection: OwnedFd, peer: Peer) {
     match request {
         LauncherRequest::Run(run) => shepherd::run(&settings, run, packet.descriptors, connection, peer),
         LauncherRequest::Converse(_) => {
-            conversation::start(&packet.bytes, packet.descriptors, connection, peer)
+            conversation::start(&packet.bytes, packet.descriptors, connection, peer);
         }
         _ if !packet.descriptors.is_empty() => refuse(&connection, peer, unwanted_descriptors()),
         LauncherRequest::Attach { job } => shepherd::attach(&settings, &job, &connection),
