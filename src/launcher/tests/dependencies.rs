@@ -48,7 +48,7 @@ fn linked() -> BTreeSet<String> {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "cargo tree failed; run `cargo fetch --locked` once:\n{errors}");
     let text = String::from_utf8(output.stdout).expect("names are ASCII");
-    text.lines().filter_map(|line| Some(line.splitn(3, ' ').take(2).collect::<Vec<_>>().join(" "))).collect()
+    text.lines().map(|line| line.splitn(3, ' ').take(2).collect::<Vec<_>>().join(" ")).collect()
 }
 
 fn name(line: &str) -> &str {
