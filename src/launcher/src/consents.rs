@@ -11,9 +11,9 @@ use deputy_core::job::OsIdentity;
 use deputy_core::message::ConsentPage;
 use deputy_core::names::{AccountName, ApplicationName};
 
-use crate::durable;
 use crate::paths::CONSENT;
 use crate::rules::Rules;
+use crate::{durable, shepherd};
 
 /// The most bytes of a record.
 const MAX_RECORD: u64 = 16 * 1024;
@@ -139,6 +139,8 @@ pub fn withdraw(
         by_uid,
         removed,
     );
+    // The record is gone first, so that no job can start after this has looked for them.
+    shepherd::end_jobs_of(application, account, uid)?;
     Ok(removed)
 }
 

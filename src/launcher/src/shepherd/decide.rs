@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use deputy_core::application::DEFAULT_KIND;
+use deputy_core::consent::Consent;
 use deputy_core::denial::{Code, Denial};
 use deputy_core::message::RunRequest;
 use deputy_core::names::KindName;
@@ -60,6 +61,12 @@ pub fn decide(request: &RunRequest, peer: Peer) -> Result<Decision, Denial> {
         rule: rule.as_str().to_owned(),
         target,
     })
+}
+
+/// Whether the consent under which it was decided is still there.
+pub fn still_consented(request: &RunRequest) -> Result<(), Denial> {
+    let found = consents::find(&request.application, &request.account, request.os_account.uid)?;
+    found.map(|_| ()).ok_or_else(Consent::missing)
 }
 
 /// What a rule names by path has to be root's, or the rule would allow whatever somebody puts there.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use deputy_core::denial::{Code, Denial};
-use deputy_core::ids::JobId;
+use deputy_core::ids::{JobId, OsUid};
 use deputy_core::job::{ExitRecord, JobEnd, OsIdentity, Usage};
 use deputy_core::message::{JobState, LauncherReply, RunRequest};
 use deputy_core::names::{AccountName, ApplicationName};
@@ -16,7 +16,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, 
 use serde::{Deserialize, Serialize};
 
 use crate::durable;
-use crate::paths::{control_socket, job_folder};
+use crate::paths::{JOBS, control_socket, job_folder};
 
 const MAX_RECORD: u64 = 64 * 1024;
 const IDENTITY: &str = "identity";
@@ -153,6 +153,20 @@ pub fn outcome(job: &JobId) -> Option<LauncherReply> {
 /// Whether nothing of a job can happen any more: it has an outcome, or its shepherd has gone.
 pub fn is_over(job: &JobId) -> bool {
     exists(job) && (outcome(job).is_some() || !super::watch::has_shepherd(job))
+}
+
+/// The jobs that run, or are about to, under one consent.
+pub fn jobs_of(application: &ApplicationName, account: &AccountName, uid: OsUid) -> io::Result<Vec<JobId>> {
+    let is_its = |job: &JobId| {
+        let text = durable::read(&job_folder(job), IDENTITY, MAX_RECORD).ok().flatten();
+        text.and_then(|text| toml::from_str::<JobIdentity>(&text).ok()).is_some_and(|identity| {
+            identity.application == *application
+                && identity.account == *account
+                && identity.os_account.uid == uid
+        })
+    };
+    let jobs = fs::read_dir(JOBS)?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    Ok(jobs.filter(|job| is_its(job) && outcome(job).is_none()).collect())
 }
 
 /// Uses up an id that has never started.

@@ -13,10 +13,12 @@ mod watch;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use deputy_core::denial::{Code, Denial};
-use deputy_core::ids::JobId;
+use deputy_core::ids::{JobId, OsUid};
 use deputy_core::message::{JobState, LauncherReply, RunRequest};
+use deputy_core::names::{AccountName, ApplicationName};
 use deputy_core::settings::Settings;
 use deputy_sys::cgroup::JobCgroup;
 use deputy_sys::launch::{Launch, above_stdio};
@@ -28,8 +30,12 @@ use self::folder::JobFolder;
 use self::session::JobSession;
 use self::watch::{Adoption, Ended, Watch};
 use crate::request::{refuse, reply, slot};
+use crate::rules;
 
 pub use self::folder::{abandon, is_over};
+
+/// How long a job whose consent is gone has to end by itself.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// The whole life of a shepherd.
 pub fn run(
@@ -70,10 +76,14 @@ fn shepherd(
     connection: &OwnedFd,
     peer: Peer,
 ) -> Result<(), Denial> {
-    let decision = decide::decide(request, peer)?;
+    // Before consent is read: whoever takes it back and then looks for its jobs finds this one, or is seen by it.
     folder.record_identity(request)?;
+    let decision = decide::decide(request, peer)?;
     let session = session::open(&decision, &decision.target.entry.name, &request.os_account)?;
-    let outcome = run_in_session(settings, request, stdio, folder, connection, &decision, &session, peer);
+    // PAM may take its time, and meanwhile nobody answers at the control socket. From here on it is moments.
+    let outcome = decide::still_consented(request).and_then(|()| {
+        run_in_session(settings, request, stdio, folder, connection, &decision, &session, peer)
+    });
     session.close();
     outcome
 }
@@ -183,4 +193,23 @@ pub fn end_what_is_left(settings: &Settings, job: &JobId) {
         let _ = cgroup.kill();
         let _ = cgroup.remove();
     }
+}
+
+/// Ends the jobs of a consent that has been taken back: TERM, and KILL a little later.
+pub fn end_jobs_of(application: &ApplicationName, account: &AccountName, uid: OsUid) -> Result<(), Denial> {
+    let failed = |what: String| {
+        Denial::internal(format!("the consent is taken back, but not every job has ended: {what}"))
+            .remedy("end the jobs: deputyctl job list, deputyctl job cancel")
+    };
+    let jobs = folder::jobs_of(application, account, uid).map_err(|error| failed(error.to_string()))?;
+    let mut deaf = Vec::new();
+    for job in jobs {
+        tracing::info!(event = "job_ended_with_consent", job = %job, application = %application, account = %account);
+        match watch::cancel(&job, GRACE) {
+            Adoption::Adopted => {}
+            Adoption::NoShepherd => end_what_is_left(&rules::settings()?, &job),
+            Adoption::Failed => deaf.push(job.to_string()),
+        }
+    }
+    if deaf.is_empty() { Ok(()) } else { Err(failed(deaf.join(", "))) }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use deputy_core::denial::Denial;
 use deputy_core::ids::JobId;
 use deputy_core::job::{JobEnd, Usage};
-use deputy_core::message::{JobCommand, JobState, LauncherReply, decode};
+use deputy_core::message::{JobCommand, JobState, LauncherReply, decode, encode};
 use deputy_sys::cgroup::JobCgroup;
 use deputy_sys::descendants;
 use deputy_sys::launch::{LaunchResult, Started, launch_result};
@@ -279,6 +279,19 @@ pub fn adopt(job: &JobId, connection: &OwnedFd) -> Adoption {
         _ if has_shepherd(job) => Adoption::Failed,
         _ => Adoption::NoShepherd,
     }
+}
+
+/// Has the shepherd of a job end it, as if its daemon had cancelled it.
+pub fn cancel(job: &JobId, grace: Duration) -> Adoption {
+    let command = JobCommand::Cancel { grace_ms: u32::try_from(grace.as_millis()).unwrap_or(u32::MAX) };
+    let (Ok((ours, theirs)), Ok(packet)) = (deputy_wire::pair(), encode(&command)) else {
+        return Adoption::Failed;
+    };
+    // The command waits in the connection for whoever adopts it.
+    if deputy_wire::send(&ours, &packet, &[]).is_err() {
+        return Adoption::Failed;
+    }
+    adopt(job, &theirs)
 }
 
 /// Whether somebody is the shepherd of a job.

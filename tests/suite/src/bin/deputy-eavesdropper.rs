@@ -19,17 +19,18 @@ async fn main() -> anyhow::Result<()> {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let mut stream = MessageStream::from(&connection);
     let collected = Arc::clone(&heard);
-    let own_name = connection.unique_name().map(|name| name.to_string());
+    let own_name = connection.unique_name().map(std::string::ToString::to_string);
     tokio::spawn(async move {
         use futures_util::StreamExt as _;
         while let Some(Ok(message)) = stream.next().await {
             let header = message.header();
-            let sender = header.sender().map(|sender| sender.to_string()).unwrap_or_default();
-            let addressed = header.destination().map(|name| name.to_string());
+            let sender = header.sender().map(std::string::ToString::to_string).unwrap_or_default();
+            let addressed = header.destination().map(std::string::ToString::to_string);
             // What the bus says to everybody, and the answers to its own calls, are not what it listens for.
             let of_the_bus = sender == "org.freedesktop.DBus";
-            let reply = matches!(message.message_type(), Type::MethodReturn | Type::Error);
-            if !of_the_bus && !(reply && addressed == own_name) {
+            let answer =
+                matches!(message.message_type(), Type::MethodReturn | Type::Error) && addressed == own_name;
+            if !of_the_bus && !answer {
                 collected.lock().expect("no panics").push(format!("{header:?} {:?}", message.body()));
             }
         }
