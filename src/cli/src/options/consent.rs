@@ -19,7 +19,7 @@ pub enum ConsentCommand {
     /// Consent to a link onto your own OS account, with the code that the application was given
     #[command(after_help = "Example:\n  deputyctl consent give abcde23456")]
     Give(GiveOptions),
-    /// Take a consent onto your own OS account back. It counts at once for whatever starts; what runs goes on. Root takes back anybody's
+    /// Take a consent onto your own OS account back. It counts at once: nothing more starts, and what runs is ended. Root takes back anybody's
     #[command(after_help = "Example:\n  deputyctl consent revoke portal alice")]
     Revoke(RevokeOptions),
     /// List the consents onto your own OS account; root lists all
