@@ -18,6 +18,7 @@ mod durable;
 mod examiner;
 mod journal;
 mod listen;
+mod modules;
 mod offers;
 mod owner;
 mod pam;

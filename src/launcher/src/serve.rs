@@ -12,6 +12,7 @@ use readiness::{Readiness, wait_readable};
 use rustix::net::{SocketFlags, accept_with};
 
 use crate::listen::{self, Sockets};
+use crate::modules::Modules;
 use crate::request::{self, Entrance};
 
 mod readiness {
@@ -82,6 +83,8 @@ pub fn main() -> io::Result<()> {
     }
     let signals = process::signals()?;
     let mut children = Children::default();
+    let mut modules = Modules::default();
+    modules.keep_mapped();
     tracing::info!(event = "launcher_ready");
 
     loop {
@@ -96,6 +99,7 @@ pub fn main() -> io::Result<()> {
             children.reap()?;
         }
         if ready[1] {
+            modules.keep_mapped();
             accept_one(&launcher, Entrance::Launcher, &mut children, |peer| {
                 peer.uid == 0 || peer.uid == daemon_uid
             });

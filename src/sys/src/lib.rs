@@ -10,6 +10,7 @@ pub mod descendants;
 mod drop;
 pub mod launch;
 pub mod limits;
+pub mod modules;
 pub mod process;
 pub mod slots;
 
