@@ -193,6 +193,21 @@ fn whoever_attaches_hears_what_the_first_heard() {
 }
 
 #[test]
+fn a_record_that_lost_its_name_in_a_power_cut_counts_and_one_that_was_not_filled_does_not() {
+    need_the_sandbox();
+    grant("power-cut", "alice");
+    let request = run_as(identity("alice"), "power-cut", &["sh", "-c", "exit 9"]);
+    let answers = Fake::daemon().run(&request);
+    let last = answers.replies.last().expect("an end").clone();
+    wait_for_no_children();
+    let folder = Path::new("/var/lib/deputy/jobs").join(request.job.as_str());
+    fs::rename(folder.join("exit"), folder.join("exit.prepared")).unwrap();
+    assert_eq!(end_of(&request.job), last);
+    fs::write(folder.join("exit.prepared"), "\n".repeat(512)).unwrap();
+    assert_eq!(end_of(&request.job), LauncherReply::Job(JobState::Lost));
+}
+
+#[test]
 fn a_refused_job_says_so_to_whoever_attaches() {
     need_the_sandbox();
     let request = run_as(identity("alice"), "refused-job", &["true"]);

@@ -1,5 +1,6 @@
 //! A job's folder: whether its id has been used, for whom, and how it ended.
 
+use std::cell::OnceCell;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,12 +16,15 @@ use deputy_core::names::{AccountName, ApplicationName};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 use serde::{Deserialize, Serialize};
 
-use crate::durable;
+use crate::durable::{self, Prepared};
 use crate::paths::{JOBS, control_socket, job_folder};
 
 const MAX_RECORD: u64 = 64 * 1024;
 const IDENTITY: &str = "identity";
 const EXIT: &str = "exit";
+/// Where the exit record is made ready while the job runs. It counts as the record once it is filled: only the name
+/// may be missing after a power cut.
+const PREPARED: &str = "exit.prepared";
 const DENIED: &str = "denied";
 const ABANDONED: &str = "abandoned";
 
@@ -44,6 +48,7 @@ pub struct JobFolder {
     control: PathBuf,
     /// The shepherd's listening socket.
     pub listener: OwnedFd,
+    prepared: OnceCell<Prepared>,
 }
 
 fn used() -> Denial {
@@ -66,7 +71,7 @@ impl JobFolder {
             _ => failed(error),
         })?;
         match DirBuilder::new().mode(0o700).create(&path) {
-            Ok(()) => Ok(Self { path, control, listener }),
+            Ok(()) => Ok(Self { path, control, listener, prepared: OnceCell::new() }),
             Err(error) => {
                 let _ = fs::remove_file(&control);
                 Err(if error.kind() == io::ErrorKind::AlreadyExists { used() } else { failed(error) })
@@ -87,10 +92,28 @@ impl JobFolder {
         fs::write(self.path.join(IDENTITY), text).map_err(disk)
     }
 
+    /// Makes the exit record's place on disk while the job runs and the shepherd would only wait. A job that ends on a
+    /// full disk then still has its record.
+    pub fn prepare_end(&self) {
+        match Prepared::create(&self.path, PREPARED) {
+            Ok(prepared) => drop(self.prepared.set(prepared)),
+            // Then the record is made when the job has ended, or that fails as well.
+            Err(error) => tracing::warn!(event = "exit_not_prepared", error = %error),
+        }
+    }
+
     /// Writes down how the job ended. After an error it is not known to be on disk, and the job counts as lost.
     pub fn record_end(&self, record: &ExitRecord) -> Result<(), Denial> {
         let text = toml::to_string(record).map_err(|error| Denial::internal(error.to_string()))?;
-        durable::replace(&self.path, EXIT, text.as_bytes()).map_err(disk)
+        let Some(prepared) = self.prepared.get().filter(|_| text.len() <= Prepared::CAPACITY) else {
+            return durable::replace(&self.path, EXIT, text.as_bytes()).map_err(disk);
+        };
+        let path = self.path.join(PREPARED);
+        prepared.fill(&text).and_then(|()| fs::rename(&path, self.path.join(EXIT))).map_err(|error| {
+            // What can be read but is not on disk must not count.
+            let _ = fs::remove_file(&path);
+            disk(error)
+        })
     }
 
     /// Writes down why the job was refused, for a daemon that restarts before it has heard. What cannot be written
@@ -141,7 +164,10 @@ pub fn exists(job: &JobId) -> bool {
 pub fn outcome(job: &JobId) -> Option<LauncherReply> {
     let folder = job_folder(job);
     let read = |name: &str| durable::read(&folder, name, MAX_RECORD).ok().flatten();
-    if let Some(record) = read(EXIT).and_then(|text| toml::from_str::<ExitRecord>(&text).ok()) {
+    let record = |name: &str| read(name).and_then(|text| toml::from_str::<ExitRecord>(&text).ok());
+    // What a shepherd is filling just now is not on disk yet; what one has left is as good as it will be.
+    let left = || (!super::watch::has_shepherd(job)).then(|| record(PREPARED)).flatten();
+    if let Some(record) = record(EXIT).or_else(left) {
         return Some(LauncherReply::Job(JobState::Ended(record)));
     }
     if let Some(denial) = read(DENIED).and_then(|text| toml::from_str::<Denial>(&text).ok()) {
