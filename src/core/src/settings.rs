@@ -52,7 +52,7 @@ impl Default for OsAccountSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LauncherSettings {
-    /// Conversations: each may hold 16 MiB while it hashes.
+    /// Conversations: each may hold 16 MiB while it hashes. One application has half of them at most.
     pub max_conversations: u16,
     /// Jobs.
     pub max_jobs: u16,
@@ -62,7 +62,7 @@ pub struct LauncherSettings {
 
 impl Default for LauncherSettings {
     fn default() -> Self {
-        Self { max_conversations: 32, max_jobs: 4096, max_requests: 64 }
+        Self { max_conversations: 48, max_jobs: 4096, max_requests: 64 }
     }
 }
 

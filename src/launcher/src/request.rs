@@ -79,7 +79,17 @@ pub fn reply<M: Serialize>(connection: impl AsFd, message: &M) {
 
 /// Takes a slot of this sort, which the process then holds until it ends.
 pub fn slot(sort: &'static str, count: u16) -> Result<Slot, Denial> {
-    slots::take(Path::new(paths::SLOTS), sort, count)
+    take(sort, sort, count)
+}
+
+/// Takes a slot of an application's own share of a sort: half of them, so that one application that holds on to its
+/// own does not keep the others out.
+pub fn share(sort: &'static str, count: u16, service_uid: u32) -> Result<Slot, Denial> {
+    take(sort, &format!("{sort}-of-{service_uid}"), count.div_ceil(2))
+}
+
+fn take(sort: &str, name: &str, count: u16) -> Result<Slot, Denial> {
+    slots::take(Path::new(paths::SLOTS), name, count)
         .map_err(|error| Denial::internal(format!("{}: {error}", paths::SLOTS)))?
         .ok_or_else(|| {
             Denial::new(

@@ -1,6 +1,6 @@
 //! Cgroups of version 2, by plain files: a job's own folder below the one that was delegated to Deputy.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -32,9 +32,9 @@ impl JobCgroup {
         path.join("cgroup.procs").exists().then_some(Self(path))
     }
 
-    /// The file through which a process joins by writing `0`.
-    pub fn procs(&self) -> io::Result<OwnedFd> {
-        Ok(OpenOptions::new().write(true).open(self.0.join("cgroup.procs"))?.into())
+    /// Its folder, for a process to start in it.
+    pub fn folder(&self) -> io::Result<OwnedFd> {
+        Ok(File::open(&self.0)?.into())
     }
 
     /// Kills every process in it, however they fork (Linux 5.14).

@@ -10,10 +10,12 @@ use std::ptr;
 
 use deputy_core::job::Step;
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 
 use crate::drop::{Credentials, become_user};
 use crate::limits::Limits;
-use crate::process::{Fork, exit_now, fork};
+use crate::process::{Fork, exit_now, fork, fork_into_cgroup};
 
 /// A job that is ready to start.
 #[derive(Debug)]
@@ -30,8 +32,8 @@ pub struct Launch {
     pub directories: Vec<CString>,
     /// Standard input, output and error.
     pub stdio: [OwnedFd; 3],
-    /// The `cgroup.procs` of the job's cgroup.
-    pub cgroup_procs: Option<OwnedFd>,
+    /// The folder of the job's cgroup.
+    pub cgroup: Option<OwnedFd>,
     /// Whether setuid programs are to have no effect.
     pub no_new_privileges: bool,
     /// The file mode creation mask.
@@ -95,10 +97,12 @@ pub fn launch(launch: &Launch) -> io::Result<Started> {
     let (report, to_report) = io::pipe()?;
     let argv = pointers(&launch.argv);
     let environment = pointers(&launch.environment);
-    match fork()? {
+    let (forked, join) = fork_where_it_belongs(launch.cgroup.as_ref())?;
+    match forked {
         Fork::Parent(pid) => Ok(Started { pid, report: report.into() }),
         Fork::Child => {
-            let Failure { step, errno } = child(launch, &argv, &environment, to_report.as_fd().as_raw_fd());
+            let Failure { step, errno } =
+                child(launch, join, &argv, &environment, to_report.as_fd().as_raw_fd());
             let mut message = [0; 5];
             // Steps are far fewer than 256.
             message[0] = step as u8;
@@ -106,6 +110,16 @@ pub fn launch(launch: &Launch) -> io::Result<Started> {
             write_all(to_report.as_raw_fd(), &message);
             exit_now(127);
         }
+    }
+}
+
+/// Forks, into the cgroup if there is one. Where the kernel cannot do that, the child gets the folder to join by
+/// itself, and what speaks against that is then its failure.
+fn fork_where_it_belongs(cgroup: Option<&OwnedFd>) -> io::Result<(Fork, Option<&OwnedFd>)> {
+    let Some(folder) = cgroup else { return Ok((fork()?, None)) };
+    match fork_into_cgroup(folder.as_fd()) {
+        Ok(forked) => Ok((forked, None)),
+        Err(_) => Ok((fork()?, cgroup)),
     }
 }
 
@@ -131,23 +145,24 @@ fn checked(result: libc::c_int, step: Step) -> Result<(), Failure> {
 
 fn child(
     launch: &Launch,
+    join: Option<&OwnedFd>,
     argv: &[*const libc::c_char],
     environment: &[*const libc::c_char],
     report: i32,
 ) -> Failure {
-    match until_exec(launch, report) {
+    match until_exec(launch, join, report) {
         Ok(()) => Failure { step: Step::Exec, errno: execute(&launch.programs, argv, environment) },
         Err(failure) => failure,
     }
 }
 
-fn until_exec(launch: &Launch, report: i32) -> Result<(), Failure> {
+fn until_exec(launch: &Launch, join: Option<&OwnedFd>, report: i32) -> Result<(), Failure> {
     let errno_at = |step| move |errno| Failure { step, errno };
 
     // SAFETY: no memory is touched.
     checked(unsafe { libc::setsid() }, Step::Setsid)?;
-    if let Some(procs) = &launch.cgroup_procs {
-        nix::unistd::write(procs, b"0").map_err(errno_at(Step::Cgroup))?;
+    if let Some(folder) = join {
+        join_cgroup(folder).map_err(errno_at(Step::Cgroup))?;
     }
     for (number, descriptor) in (0..).zip(&launch.stdio) {
         // SAFETY: no memory is touched; 0, 1 and 2 belong to nobody in this child. dup2 makes the copy without
@@ -173,6 +188,12 @@ fn until_exec(launch: &Launch, report: i32) -> Result<(), Failure> {
     }
     write_all(report, &[READY]);
     Ok(())
+}
+
+fn join_cgroup(folder: &OwnedFd) -> nix::Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    let procs = nix::fcntl::openat(folder, "cgroup.procs", flags, Mode::empty())?;
+    nix::unistd::write(procs, b"0").map(drop)
 }
 
 /// A job is as likely a victim of the out-of-memory killer as what a login starts, whatever protects the launcher.

@@ -38,7 +38,8 @@ fn a_password_is_in_no_command_line_environment_or_log() {
     need_the_sandbox();
     // In a name's place it is shown: this is what would be found.
     let mut decoy = std::process::Command::new("sleep").arg("60").env("DECOY", PASSWORD).spawn().unwrap();
-    assert_eq!(shown_by(PASSWORD), [i32::try_from(decoy.id()).unwrap()]);
+    let decoys_pid = i32::try_from(decoy.id()).unwrap();
+    wait_until("the decoy shows it", || shown_by(PASSWORD) == [decoys_pid]);
     decoy.kill().unwrap();
     decoy.wait().unwrap();
 

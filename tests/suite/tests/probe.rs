@@ -286,6 +286,23 @@ fn a_difference_that_is_not_listed_and_a_listed_one_that_is_gone_are_both_seen()
 }
 
 #[test]
+fn a_job_is_in_a_cgroup_of_its_own() {
+    machine();
+    if !Needs::Cgroup2.are_met() {
+        return skip("a_job_is_in_a_cgroup_of_its_own: no cgroup2 can be mounted here");
+    }
+    let settings = std::fs::read_to_string("/etc/deputy/deputy.toml").unwrap();
+    let folder = settings.lines().find_map(|line| line.strip_prefix("cgroup = ")).unwrap();
+    let parent = folder.trim_matches('"').rsplit('/').take(2).collect::<Vec<_>>();
+    let groups = [job(""), job("")].map(|report| report["cgroup"][""].as_str().unwrap().to_owned());
+    for group in &groups {
+        let parents: Vec<_> = group.rsplit('/').skip(1).take(2).collect();
+        assert_eq!(parents, parent, "{group} is below {folder}");
+    }
+    assert_ne!(groups[0], groups[1]);
+}
+
+#[test]
 fn what_pam_gives_to_a_login_it_gives_to_a_job() {
     machine();
     let report = job("");

@@ -54,8 +54,8 @@ fn what_runs_under_a_revoked_consent_ends_and_nothing_else_does() {
 fn a_job_that_does_not_listen_is_killed() {
     need_the_sandbox();
     grant("deaf", "carol");
-    let script = "trap '' TERM; while :; do sleep .1; done";
-    let deaf = started("deaf", "carol", &["sh", "-c", script]);
+    let deaf = started("deaf", "carol", &["sh", "-c", "trap '' TERM; sleep 2006; sleep 2006"]);
+    wait_until("the job does not listen", || running("sleep 2006").len() == 1);
     assert_eq!(revoke("carol", "deaf"), OwnerReply::Done);
     let LauncherReply::Job(JobState::Ended(record)) = deaf.line.reply() else { panic!("no end") };
     assert_eq!(record.end, JobEnd::Signaled { signal: 9, core: false });

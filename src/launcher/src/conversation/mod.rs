@@ -28,7 +28,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 
 use self::client::PersonsClient;
 use crate::consents;
-use crate::request::{refuse, reply, slot};
+use crate::request::{refuse, reply, share, slot};
 use crate::rules::{self, Rules};
 
 /// The name under which the launcher's program is a conversation.
@@ -121,6 +121,7 @@ fn converse(
     let settings = rules::settings()?;
     let _slot = slot("conversations", settings.launcher.max_conversations)?;
     let rules = Rules::read(&request.application)?;
+    let _share = share("conversations", settings.launcher.max_conversations, rules.service_uid)?;
     let target = target(request, &rules);
     // The owner's own socket is taken whether or not the account is a target: a refusal here would tell.
     let owner_uid = rules::look_up(&request.os_user).ok().map(|found| found.entry.uid);

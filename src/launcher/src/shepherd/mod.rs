@@ -105,7 +105,8 @@ fn run_in_session(
     let internal = |what: &'static str| move |error: io::Error| Denial::internal(format!("{what}: {error}"));
     let cgroup = JobCgroup::create(&settings.executor.local.cgroup, &request.job)
         .map_err(internal("the job's cgroup"))?;
-    let procs = cgroup.as_ref().map(JobCgroup::procs).transpose().map_err(internal("the job's cgroup"))?;
+    let in_cgroup =
+        cgroup.as_ref().map(JobCgroup::folder).transpose().map_err(internal("the job's cgroup"))?;
     process::become_subreaper().map_err(internal("becoming a subreaper"))?;
     let signals = process::signals().map_err(internal("signals"))?;
 
@@ -120,7 +121,7 @@ fn run_in_session(
         },
         directories: decision.directories.clone(),
         stdio: above_stdio(stdio).map_err(internal("the job's descriptors"))?,
-        cgroup_procs: procs,
+        cgroup: in_cgroup,
         no_new_privileges: decision.no_new_privileges,
         umask: session.umask,
         limits: session.limits.clone(),
