@@ -193,7 +193,9 @@ fn normalized(path: &Path) -> PathBuf {
 /// The text of such a file, of at most `limit` bytes.
 pub fn read_text(path: &Path, limit: u64) -> Result<String, RootOwnedError> {
     let file = open_file(path)?;
-    let mut bytes = Vec::new();
+    // Read at once, not in growing pieces; a size that is not so costs a few reads more.
+    let size = file.metadata().map_or(0, |found| found.len()).min(limit);
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
     file.take(limit + 1)
         .read_to_end(&mut bytes)
         .map_err(|source| RootOwnedError::Io { path: path.to_owned(), source })?;

@@ -41,8 +41,12 @@ pub fn settings() -> Result<Settings, Denial> {
 impl Rules {
     /// Reads the rules for an application.
     pub fn read(name: &ApplicationName) -> Result<Self, Denial> {
+        Self::under(settings()?, name)
+    }
+
+    /// Reads the rules for an application under settings that this request has read already.
+    pub fn under(settings: Settings, name: &ApplicationName) -> Result<Self, Denial> {
         let etc = Directory::new(ETC_DEPUTY);
-        let settings = etc.settings()?;
         let application = etc.application(name)?;
         let ids = |entry: PasswdEntry| (entry.uid, entry.gid);
         // "There is no such service user" and "the name service does not say" are not the same: whom it fails to name
@@ -87,14 +91,15 @@ impl Rules {
             return Err(denial);
         }
         let identity = policy::identity(&target.entry)?;
-        check_pinned(&identity)?;
+        check_pinned(&identity, Some(&target.entry))?;
         Ok((target, identity))
     }
 
     /// The OS account that was pinned, if the name service still says the same and the application may act as it.
     pub fn pinned_target(&self, pinned: &OsIdentity) -> Result<Target, Denial> {
-        check_pinned(pinned)?;
-        let target = look_up(&pinned.name)?;
+        let entry = accounts::by_name(pinned.name.as_str()).map_err(name_service)?;
+        check_pinned(pinned, entry.as_ref())?;
+        let target = with_groups(entry.ok_or_else(|| unknown(&pinned.name))?)?;
         match self.denials(&target).into_iter().next() {
             Some(denial) => Err(denial),
             None => Ok(target),
@@ -116,18 +121,24 @@ fn service_uid(name: &ApplicationName, user: &OsUserName) -> Result<u32, Denial>
 
 /// The OS account of a name, with its groups.
 pub fn look_up(user: &OsUserName) -> Result<Target, Denial> {
-    let entry = accounts::by_name(user.as_str()).map_err(name_service)?.ok_or_else(|| {
-        Denial::new(Code::OsAccountUnknown, "name service", format!("the name service does not know {user}"))
-            .remedy("check the spelling with: getent passwd NAME")
-    })?;
+    let entry = accounts::by_name(user.as_str()).map_err(name_service)?;
+    with_groups(entry.ok_or_else(|| unknown(user))?)
+}
+
+fn unknown(user: &OsUserName) -> Denial {
+    Denial::new(Code::OsAccountUnknown, "name service", format!("the name service does not know {user}"))
+        .remedy("check the spelling with: getent passwd NAME")
+}
+
+fn with_groups(entry: PasswdEntry) -> Result<Target, Denial> {
     let groups = accounts::groups(&entry).map_err(name_service)?;
     Ok(Target { entry, groups })
 }
 
-fn check_pinned(pinned: &OsIdentity) -> Result<(), Denial> {
-    let by_name = accounts::by_name(pinned.name.as_str()).map_err(name_service)?;
+/// Compares what was pinned with the entry of its name, as just looked up, and with that of its uid.
+fn check_pinned(pinned: &OsIdentity, by_name: Option<&PasswdEntry>) -> Result<(), Denial> {
     let by_uid = accounts::by_uid(pinned.uid.raw()).map_err(name_service)?;
-    policy::check_pinned(pinned, by_name.as_ref(), by_uid.as_ref())
+    policy::check_pinned(pinned, by_name, by_uid.as_ref())
 }
 
 fn name_service(error: io::Error) -> Denial {

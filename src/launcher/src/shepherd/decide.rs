@@ -11,6 +11,7 @@ use deputy_core::message::RunRequest;
 use deputy_core::names::KindName;
 use deputy_core::pattern::CommandRule;
 use deputy_core::policy;
+use deputy_core::settings::Settings;
 use deputy_etc::root_owned;
 use deputy_wire::Peer;
 
@@ -39,8 +40,8 @@ pub struct Decision {
 }
 
 /// Decides about a request.
-pub fn decide(request: &RunRequest, peer: Peer) -> Result<Decision, Denial> {
-    let rules = Rules::read(&request.application)?;
+pub fn decide(settings: &Settings, request: &RunRequest, peer: Peer) -> Result<Decision, Denial> {
+    let rules = Rules::under(settings.clone(), &request.application)?;
     let kind_name = request.kind.as_ref().map_or(DEFAULT_KIND, KindName::as_str);
     let kind = policy::check_kind(&rules.name, &rules.application, request.kind.as_ref())?;
     let rule = policy::check_command(&rules.name, kind_name, kind, &request.argv)?;

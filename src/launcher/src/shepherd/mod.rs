@@ -78,7 +78,7 @@ fn shepherd(
 ) -> Result<(), Denial> {
     // Before consent is read: whoever takes it back and then looks for its jobs finds this one, or is seen by it.
     folder.record_identity(request)?;
-    let decision = decide::decide(request, peer)?;
+    let decision = decide::decide(settings, request, peer)?;
     let session = session::open(&decision, &decision.target.entry.name, &request.os_account)?;
     // PAM may take its time, and meanwhile nobody answers at the control socket. From here on it is moments.
     let outcome = decide::still_consented(request).and_then(|()| {
@@ -130,6 +130,8 @@ fn run_in_session(
     // The job has its copies; ours would keep its pipes open.
     drop(job);
     log_launch(request, decision, peer, started.pid);
+    // While the job gets to its program there is nothing else to do.
+    folder.prepare_end();
 
     let mut watch = Watch::new(folder, connection.as_fd(), signals, cgroup, started)?;
     let Ended { end, usage } = watch.until_the_tree_has_ended()?;

@@ -167,10 +167,7 @@ impl<'a> Watch<'a> {
     fn read_report(&mut self) {
         let Some(report) = self.report.take() else { return };
         match launch_result(report) {
-            Ok(LaunchResult::Executed) => {
-                self.tell(&JobState::Running);
-                self.folder.prepare_end();
-            }
+            Ok(LaunchResult::Executed) => self.tell(&JobState::Running),
             Ok(LaunchResult::Failed { step, errno }) => {
                 self.launch_failure = Some(JobEnd::LaunchFailed { step, errno });
             }
