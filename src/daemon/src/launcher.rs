@@ -100,7 +100,14 @@ impl Launcher {
         request: &LauncherRequest,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<Channel, LauncherError> {
-        let bytes = message::encode(request).map_err(|error| LauncherError::Denied(error.into()))?;
+        let channel = self.open().await?;
+        channel.request(request, descriptors).await?;
+        Ok(channel)
+    }
+
+    /// Connects, for a request that is still to come: the launcher's child waits for it some seconds. What has to be
+    /// waited for before it may be sent goes on beside the fork.
+    pub async fn open(&self) -> Result<Channel, LauncherError> {
         let socket = self.connect().await.map_err(LauncherError::Unreachable)?;
         // The folder is root's, so nobody else can listen there; this says so again, cheaply. The daemon's own uid is
         // a double's in tests, and gains nobody anything.
@@ -109,9 +116,7 @@ impl Launcher {
             let error = io::Error::new(io::ErrorKind::PermissionDenied, "its socket is not root's");
             return Err(LauncherError::Unreachable(error.into()));
         }
-        let channel = Channel::new(socket).map_err(|error| LauncherError::Unreachable(error.into()))?;
-        channel.send_bytes(&bytes, descriptors).await.map_err(LauncherError::Broken)?;
-        Ok(channel)
+        Channel::new(socket).map_err(|error| LauncherError::Unreachable(error.into()))
     }
 
     async fn connect(&self) -> Result<OwnedFd, WireError> {
@@ -144,6 +149,16 @@ pub struct Channel(UnixStream);
 impl Channel {
     fn new(socket: OwnedFd) -> io::Result<Self> {
         UnixStream::from_std(socket.into()).map(Self)
+    }
+
+    /// Sends the request that the connection is for.
+    pub async fn request(
+        &self,
+        request: &LauncherRequest,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), LauncherError> {
+        let bytes = message::encode(request).map_err(|error| LauncherError::Denied(error.into()))?;
+        self.send_bytes(&bytes, descriptors).await.map_err(LauncherError::Broken)
     }
 
     /// Sends one more message.

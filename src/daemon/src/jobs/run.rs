@@ -17,6 +17,7 @@ use crate::bus::introspection::{self, Path, job_path};
 use crate::bus::options::{Options, parse};
 use crate::bus::table::Object;
 use crate::directory::Registered;
+use crate::launcher::{Channel, LauncherError};
 use crate::store::{Argument, Change, Job, JobState, Link};
 use crate::{links, random, sessions};
 
@@ -100,7 +101,10 @@ pub async fn run(
         project: None,
         session: session.clone(),
     };
-    let committed = call.daemon.store.commit(change, grant.actor()?).await?;
+    // The launcher forks while the disk works; it hears nothing of the job before the job is in the ledger.
+    let (opened, committed) =
+        tokio::join!(call.daemon.tracker.open(), call.daemon.store.commit(change, grant.actor()?));
+    let committed = committed?;
     let job = Job {
         id: id.clone(),
         number: committed.number,
@@ -117,13 +121,19 @@ pub async fn run(
         started: None,
         ended: None,
     };
-    launch(&call, asked, &link, job).await?;
+    launch(&call, opened, asked, &link, job).await?;
     let path =
         OwnedObjectPath::try_from(job_path(&id)).map_err(|error| Denial::internal(error.to_string()))?;
     Ok(grant.answer((path,)))
 }
 
-async fn launch(call: &Call, asked: Asked, link: &Link, job: Job) -> Result<(), Denial> {
+async fn launch(
+    call: &Call,
+    opened: Result<Channel, LauncherError>,
+    asked: Asked,
+    link: &Link,
+    job: Job,
+) -> Result<(), Denial> {
     let request = RunRequest {
         job: job.id.clone(),
         application: job.application.clone(),
@@ -134,7 +144,7 @@ async fn launch(call: &Call, asked: Asked, link: &Link, job: Job) -> Result<(), 
         directory: asked.directory,
         environment: asked.environment,
     };
-    let launched = call.daemon.tracker.launch(job, request, &asked.stdio, call.daemon.null()).await;
+    let launched = call.daemon.tracker.launch(job, opened, request, &asked.stdio, call.daemon.null()).await;
     if let Err(denial) = &launched {
         links::learn(&call.daemon, link, denial).await;
     }

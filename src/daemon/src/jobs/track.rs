@@ -181,17 +181,23 @@ impl Tracker {
         (live, receiver)
     }
 
+    /// A connection to the launcher for a job that is on its way into the ledger.
+    pub async fn open(&self) -> Result<Channel, LauncherError> {
+        self.0.launcher.open().await
+    }
+
     /// Has a job launched that is in the ledger. Answers when its program runs, or has ended, or was refused.
     pub async fn launch(
         &self,
         job: Job,
+        opened: Result<Channel, LauncherError>,
         request: RunRequest,
         stdio: &Stdio,
         null: &OwnedFd,
     ) -> Result<(), Denial> {
         let id = job.id.clone();
         let (live, commands) = self.insert(job);
-        let (channel, first) = match self.ask_to_run(request, stdio, null).await {
+        let (channel, first) = match self.ask_to_run(opened, request, stdio, null).await {
             Ok((channel, state)) => (channel, state),
             Err(error) if error.had_no_effect() => {
                 let denial = Denial::from(error);
@@ -220,12 +226,19 @@ impl Tracker {
 
     async fn ask_to_run(
         &self,
+        opened: Result<Channel, LauncherError>,
         request: RunRequest,
         stdio: &Stdio,
         null: &OwnedFd,
     ) -> Result<(Channel, Told), LauncherError> {
         let request = LauncherRequest::Run(request);
-        let channel = self.0.launcher.request(&request, &stdio.descriptors(null)).await?;
+        let descriptors = stdio.descriptors(null);
+        let channel = match opened {
+            Ok(channel) if channel.request(&request, &descriptors).await.is_ok() => channel,
+            // The disk took so long that the child has given up, or there was none: a job's id can be used once only,
+            // so asking again does no harm.
+            _ => self.0.launcher.request(&request, &descriptors).await?,
+        };
         match timeout(LAUNCH, channel.reply()).await {
             Err(_) => Err(LauncherError::TimedOut),
             Ok(Ok(Some(LauncherReply::Job(state)))) => Ok((channel, state)),
