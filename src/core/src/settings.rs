@@ -94,11 +94,13 @@ impl Default for LocalExecutorSettings {
 pub struct SessionSettings {
     /// Seconds from the authentication to the end, whatever happens.
     pub lifetime_seconds: u64,
+    /// Seconds without use after which a session ends.
+    pub idle_seconds: u64,
 }
 
 impl Default for SessionSettings {
     fn default() -> Self {
-        Self { lifetime_seconds: 12 * 3600 }
+        Self { lifetime_seconds: 12 * 3600, idle_seconds: 2 * 3600 }
     }
 }
 

@@ -83,6 +83,7 @@ fn deputyd_has_no_power_of_its_own() {
 const OF_DEPUTYD: [&str; 12] = [
     "/var/lib/deputy/ledger",
     "/var/lib/deputy/view",
+    "/var/lib/deputy/secrets",
     "/run/deputyd",
     "/etc/deputy",
     "/etc/passwd",
