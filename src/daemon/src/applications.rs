@@ -74,5 +74,5 @@ fn describe(record: Record, registered: &Arc<Registered>) -> Record {
         .with("login", !policy.authentication.is_empty())
         .with("kinds", kinds)
         .with("roots", roots)
-        .maybe("link_rule", policy.link.as_ref().map(|link| link.rule.clone()))
+        .maybe("link_rule", policy.link.rule.clone())
 }

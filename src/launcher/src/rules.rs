@@ -124,7 +124,8 @@ pub fn look_up(user: &OsUserName) -> Result<Target, Denial> {
     Ok(Target { entry, groups })
 }
 
-fn check_pinned(pinned: &OsIdentity) -> Result<(), Denial> {
+/// Whether the name service still says what was pinned.
+pub fn check_pinned(pinned: &OsIdentity) -> Result<(), Denial> {
     let by_name = accounts::by_name(pinned.name.as_str()).map_err(name_service)?;
     let by_uid = accounts::by_uid(pinned.uid.raw()).map_err(name_service)?;
     policy::check_pinned(pinned, by_name.as_ref(), by_uid.as_ref())

@@ -4,7 +4,7 @@ use deputy_core::Code;
 use deputy_core::consent::Consent;
 use deputy_core::job::OsIdentity;
 use deputy_core::message::{
-    ConsentRequest, LauncherReply, LauncherRequest, LinkState, OwnerReply, RunRequest, WithdrawRequest,
+    Asking, ConsentRequest, LauncherReply, LauncherRequest, LinkState, OwnerReply, RunRequest, WithdrawRequest,
 };
 use deputy_core::names::{AccountName, ApplicationName};
 
@@ -43,6 +43,7 @@ pub fn link(application: &str, account_name: &str, os_user: &str) -> ConsentRequ
         account: account(account_name),
         os_user: os_user.parse().expect("the name of an OS account"),
         expires: None,
+        asking: Asking::Link,
     }
 }
 
@@ -51,7 +52,7 @@ pub fn grant_in(application: &str, account_name: &str, os_user: &str) {
     let request = LauncherRequest::Grant(link(application, account_name, os_user));
     let answers = Fake::as_user("root").ask(&request, &[]);
     assert!(
-        matches!(answers.replies[..], [LauncherReply::Link { state: LinkState::Active, .. }]),
+        matches!(answers.replies[..], [LauncherReply::Link { state: LinkState::Active { .. }, .. }]),
         "{answers:?}"
     );
 }
@@ -67,6 +68,7 @@ pub fn withdrawal(application: &str, account_name: &str, os_user: &str) -> Launc
         application: app(application),
         account: account(account_name),
         os_account: identity(os_user),
+        end_jobs: false,
     })
 }
 

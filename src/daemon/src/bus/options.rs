@@ -110,6 +110,11 @@ impl Options {
         self.take(key, "u")
     }
 
+    /// Yes or no; no unless it is given.
+    pub fn flag(&mut self, key: &str) -> Result<bool, Denial> {
+        Ok(self.take(key, "b")?.unwrap_or(false))
+    }
+
     /// A moment, in microseconds since 1970.
     pub fn moment(&mut self, key: &str) -> Result<Option<u64>, Denial> {
         self.take(key, "t")

@@ -4,9 +4,10 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use deputy_core::consent::GivenBy;
 use deputy_core::job::OsIdentity;
-use deputy_core::message::{LauncherReply, LauncherRequest, LinkState};
-use deputy_core::{OsGid, OsUid};
+use deputy_core::message::{LauncherReply, LauncherRequest, LinkState, Withdrawn};
+use deputy_core::{Finding, OsGid, OsUid};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use tempfile::TempDir;
@@ -49,6 +50,9 @@ pub struct Polkit {
 }
 
 impl Authorizer for Polkit {
+    fn findings(&self) -> BoxFuture<'_, Vec<Finding>> {
+        Box::pin(async { Vec::new() })
+    }
     fn check<'a>(
         &'a self,
         _: &'a Message,
@@ -82,9 +86,14 @@ pub fn linking(
 ) -> impl Fn(LauncherRequest, Vec<OwnedFd>, OwnedFd) + Send + Sync + 'static {
     move |request, descriptors, socket| match request {
         LauncherRequest::RequestLink(_) => {
-            reply(&socket, &LauncherReply::Link { os_account: ann(), state: LinkState::Active });
+            let state = LinkState::Active { given_by: GivenBy::Owner, expires: None, renewal: None };
+            reply(&socket, &LauncherReply::Link { os_account: ann(), state });
         }
-        LauncherRequest::Withdraw(_) | LauncherRequest::Forget { .. } => reply(&socket, &LauncherReply::Done),
+        LauncherRequest::Withdraw(_) => {
+            let done = Withdrawn { removed: true, ..Withdrawn::default() };
+            reply(&socket, &LauncherReply::Withdrawn(done));
+        }
+        LauncherRequest::Forget { .. } => reply(&socket, &LauncherReply::Done),
         other => then(other, descriptors, socket),
     }
 }

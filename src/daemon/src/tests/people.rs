@@ -135,7 +135,7 @@ async fn a_link_waits_until_its_owner_consents_and_goes_when_he_says_so() {
     let harness = Harness::new(move |request, _, socket| match request {
         LauncherRequest::RequestLink(_) => {
             let state = if seen.load(std::sync::atomic::Ordering::SeqCst) {
-                LinkState::Active
+                LinkState::Active { given_by: GivenBy::Owner, expires: None, renewal: None }
             } else {
                 LinkState::Waiting { code: LinkCode::from_random([7; 6]), expires: 4_000_000_000 }
             };
@@ -143,6 +143,7 @@ async fn a_link_waits_until_its_owner_consents_and_goes_when_he_says_so() {
         }
         LauncherRequest::Run(_) => answer(&socket, &LauncherReply::Job(JobState::Running)),
         LauncherRequest::Attach { .. } => answer(&socket, &LauncherReply::Job(JobState::Lost)),
+        LauncherRequest::Withdraw(_) => answer(&socket, &LauncherReply::Withdrawn(Withdrawn::default())),
         _ => answer(&socket, &LauncherReply::Done),
     });
     ok(&harness.call(DEMO, "Accounts.Create", &("alice", none())).await);

@@ -11,14 +11,27 @@ use deputy_core::names::KindName;
 use deputy_core::pattern::CommandRule;
 use deputy_core::policy;
 use deputy_etc::root_owned;
-use deputy_wire::Peer;
 
 use super::environment::SEARCH_PATH;
 use crate::rules::{Rules, Target};
 use crate::{consents, pam};
 
+/// Why something is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To run the job: a consent that root's rule gives is written down first.
+    Run {
+        /// The uid that asked.
+        by_uid: u32,
+    },
+    /// To say what would be decided. Nothing is written.
+    Explain,
+}
+
 /// A job that may run, and how.
 pub struct Decision {
+    /// The uid that speaks for the application.
+    pub service_uid: u32,
     /// The OS account with its groups.
     pub target: Target,
     /// The PAM service.
@@ -38,7 +51,7 @@ pub struct Decision {
 }
 
 /// Decides about a request.
-pub fn decide(request: &RunRequest, peer: Peer) -> Result<Decision, Denial> {
+pub fn decide(request: &RunRequest, purpose: Purpose) -> Result<Decision, Denial> {
     let rules = Rules::read(&request.application)?;
     let kind_name = request.kind.as_ref().map_or(DEFAULT_KIND, KindName::as_str);
     let kind = policy::check_kind(&rules.name, &rules.application, request.kind.as_ref())?;
@@ -46,11 +59,17 @@ pub fn decide(request: &RunRequest, peer: Peer) -> Result<Decision, Denial> {
     check_paths(rule, &request.argv)?;
     policy::check_environment(&rules.name, &rules.application, &request.environment)?;
 
-    consents::valid(&rules, &request.account, &request.os_account, peer.uid)?;
+    match purpose {
+        Purpose::Run { by_uid } => {
+            consents::valid(&rules, &request.account, &request.os_account, by_uid)?;
+        }
+        Purpose::Explain => consents::would_be_valid(&rules, &request.account, &request.os_account)?,
+    }
     let target = rules.pinned_target(&request.os_account)?;
     pam::check_service(&rules.application.pam.job)?;
 
     Ok(Decision {
+        service_uid: rules.service_uid,
         programs: programs(&request.argv[0])?,
         argv: request.argv.iter().map(|argument| c_string(argument)).collect::<Result<_, _>>()?,
         directories: directories(request.directory.as_deref(), &target.entry.home)?,

@@ -132,6 +132,13 @@ pub fn record(job: &JobId, end: JobEnd, usage: Usage) -> ExitRecord {
     ExitRecord { version: ExitRecord::VERSION, job: job.clone(), end, usage, ended_us }
 }
 
+/// For whom a job runs, once that has been decided.
+pub fn identity(job: &JobId) -> Option<JobIdentity> {
+    let text = durable::read(&job_folder(job), IDENTITY, MAX_RECORD).ok().flatten()?;
+    // It is written in place, so that it may be there in part.
+    toml::from_str(&text).ok()
+}
+
 /// Whether the id of a job has been used.
 pub fn exists(job: &JobId) -> bool {
     job_folder(job).exists()

@@ -5,7 +5,9 @@
 //! opens the PAM session, waits for the whole tree, writes the record and closes the session.
 
 mod decide;
+mod ending;
 mod environment;
+mod explain;
 mod folder;
 mod session;
 mod stdio;
@@ -23,12 +25,15 @@ use deputy_sys::launch::{Launch, above_stdio};
 use deputy_sys::{Credentials, launch, process};
 use deputy_wire::Peer;
 
-use self::decide::Decision;
+use self::decide::{Decision, Purpose};
 use self::folder::JobFolder;
 use self::session::JobSession;
 use self::watch::{Adoption, Ended, Watch};
+use crate::consents;
 use crate::request::{refuse, reply, slot};
 
+pub use self::ending::end_all;
+pub use self::explain::explain;
 pub use self::folder::{abandon, is_over};
 
 /// The whole life of a shepherd.
@@ -70,7 +75,7 @@ fn shepherd(
     connection: &OwnedFd,
     peer: Peer,
 ) -> Result<(), Denial> {
-    let decision = decide::decide(request, peer)?;
+    let decision = decide::decide(request, Purpose::Run { by_uid: peer.uid })?;
     folder.record_identity(request)?;
     let session = session::open(&decision, &decision.target.entry.name, &request.os_account)?;
     let outcome = run_in_session(settings, request, stdio, folder, connection, &decision, &session, peer);
@@ -114,6 +119,8 @@ fn run_in_session(
         no_new_privileges: decision.no_new_privileges,
         umask: session.umask,
     };
+    // PAM may have taken its time: what the owner took back meanwhile starts nothing.
+    consents::still_valid(&request.application, &request.account, &request.os_account, decision.service_uid)?;
     let started = launch::launch(&job).map_err(internal("the job's fork"))?;
     // The job has its copies; ours would keep its pipes open.
     drop(job);
