@@ -16,6 +16,7 @@ pub mod names;
 pub mod pattern;
 pub mod permission;
 pub mod policy;
+pub mod project;
 pub mod role;
 pub mod settings;
 
@@ -23,6 +24,7 @@ pub use denial::{Code, Denial};
 pub use finding::{Finding, FindingCode, Severity};
 pub use ids::{JobId, LinkCode, Nonce, OsGid, OsUid, SessionId};
 pub use names::{
-    AccountName, ApplicationName, GroupName, KindName, NameError, OsGroupName, OsUserName, ProjectName, RoleName,
+    AccountName, ApplicationName, GroupName, KindName, NameError, OsGroupName, OsUserName, ProjectName,
+    RoleName,
 };
 pub use permission::{Permission, Permissions};

@@ -33,6 +33,8 @@ pub fn run_as(os_account: OsIdentity, account_name: &str, argv: &[&str]) -> RunR
         argv: argv.iter().map(|argument| argument.as_bytes().to_vec()).collect(),
         directory: None,
         environment: Vec::new(),
+        umask: None,
+        os_group: None,
     }
 }
 

@@ -7,7 +7,7 @@ use crate::denial::Denial;
 use crate::finding::Finding;
 use crate::ids::{JobId, LinkCode};
 use crate::job::{ExitRecord, OsIdentity};
-use crate::names::{AccountName, ApplicationName, KindName, OsUserName};
+use crate::names::{AccountName, ApplicationName, KindName, OsGroupName, OsUserName};
 
 /// What a conversation is for. The client shows it to the person before the first answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +100,10 @@ pub struct RunRequest {
     pub directory: Option<Vec<u8>>,
     /// Variables, each `NAME=VALUE`.
     pub environment: Vec<Vec<u8>>,
+    /// Permission bits that are taken away, beside those that the login takes.
+    pub umask: Option<u32>,
+    /// The group of new files: one of the OS account's own.
+    pub os_group: Option<OsGroupName>,
 }
 
 /// A check of a link that exists or is wanted.
@@ -132,6 +136,8 @@ pub struct ExplainRequest {
     pub directory: Option<Vec<u8>>,
     /// Variables, each `NAME=VALUE`.
     pub environment: Vec<Vec<u8>>,
+    /// The group of new files: one of the OS account's own.
+    pub os_group: Option<OsGroupName>,
 }
 
 /// What would be decided.

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use deputy_core::application::DEFAULT_KIND;
 use deputy_core::denial::{Code, Denial};
+use deputy_core::ids::OsGid;
 use deputy_core::message::RunRequest;
 use deputy_core::names::KindName;
 use deputy_core::pattern::CommandRule;
@@ -34,6 +35,8 @@ pub struct Decision {
     pub service_uid: u32,
     /// The OS account with its groups.
     pub target: Target,
+    /// The job's primary group: the OS account's own, or another of its groups that was asked for.
+    pub gid: OsGid,
     /// The PAM service.
     pub pam_service: String,
     /// The application, as PAM hears of it.
@@ -66,10 +69,12 @@ pub fn decide(request: &RunRequest, purpose: Purpose) -> Result<Decision, Denial
         Purpose::Explain => consents::would_be_valid(&rules, &request.account, &request.os_account)?,
     }
     let target = rules.pinned_target(&request.os_account)?;
+    let gid = group(&rules, &target, request)?;
     pam::check_service(&rules.application.pam.job)?;
 
     Ok(Decision {
         service_uid: rules.service_uid,
+        gid,
         programs: programs(&request.argv[0])?,
         argv: request.argv.iter().map(|argument| c_string(argument)).collect::<Result<_, _>>()?,
         directories: directories(request.directory.as_deref(), &target.entry.home)?,
@@ -79,6 +84,28 @@ pub fn decide(request: &RunRequest, purpose: Purpose) -> Result<Decision, Denial
         rule: rule.as_str().to_owned(),
         target,
     })
+}
+
+/// A job's files can belong to another of its own groups, if the application may act for that group at all. It gains
+/// nothing by it: `newgrp` would do the same.
+fn group(rules: &Rules, target: &Target, request: &RunRequest) -> Result<OsGid, Denial> {
+    let Some(wanted) = &request.os_group else { return Ok(request.os_account.gid) };
+    let allowed = rules.application.os_accounts.allow_groups.as_ref();
+    let found = target.groups.iter().find(|group| group.name == wanted.as_str());
+    found
+        .filter(|_| allowed.is_none_or(|allowed| allowed.contains(wanted)))
+        .and_then(|group| OsGid::new(group.gid))
+        .ok_or_else(|| {
+            Denial::new(
+                Code::OsAccountNotInGroup,
+                format!("applications.d/{}.toml: os_accounts.allow_groups", rules.name),
+                format!(
+                    "{} is not a member of {wanted}, or the application may not act for it",
+                    target.entry.name
+                ),
+            )
+            .remedy("name one of the OS account's own groups: id -Gn NAME")
+        })
 }
 
 /// What a rule names by path has to be root's, or the rule would allow whatever somebody puts there.

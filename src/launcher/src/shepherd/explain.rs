@@ -18,6 +18,8 @@ pub fn explain(request: ExplainRequest) -> Result<Explanation, Denial> {
         argv: request.argv,
         directory: request.directory,
         environment: request.environment,
+        umask: None,
+        os_group: request.os_group,
     };
     match decide::decide(&run, Purpose::Explain) {
         Ok(decision) => Ok(Explanation::Allowed { rule: decision.rule }),

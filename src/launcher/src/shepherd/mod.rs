@@ -19,6 +19,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use deputy_core::denial::{Code, Denial};
 use deputy_core::ids::JobId;
 use deputy_core::message::{JobState, LauncherReply, RunRequest};
+use deputy_core::project::MAX_UMASK;
 use deputy_core::settings::Settings;
 use deputy_sys::cgroup::JobCgroup;
 use deputy_sys::launch::{Launch, above_stdio};
@@ -110,14 +111,15 @@ fn run_in_session(
         environment: environment::build(&decision.target.entry, &session.environment, &request.environment),
         credentials: Credentials {
             uid: request.os_account.uid,
-            gid: request.os_account.gid,
+            gid: decision.gid,
             groups: session.groups.clone(),
         },
         directories: decision.directories.clone(),
         stdio: above_stdio(stdio).map_err(internal("the job's descriptors"))?,
         cgroup_procs: procs,
         no_new_privileges: decision.no_new_privileges,
-        umask: session.umask,
+        // A project can make it stricter, never looser.
+        umask: session.umask | (request.umask.unwrap_or(0) & MAX_UMASK),
     };
     // PAM may have taken its time: what the owner took back meanwhile starts nothing.
     consents::still_valid(&request.application, &request.account, &request.os_account, decision.service_uid)?;
