@@ -27,11 +27,11 @@ pub async fn check_all(
     call: Call,
     (mut options,): (Options,),
 ) -> Result<Granted<(Vec<Record>, String)>, Denial> {
-    let application = options.application()?;
+    let about = About::application(options.application()?).by(options.by()?);
     let mut request = page(options.page()?);
     options.finish()?;
     request.limit = request.limit.min(MAX_CHECKED);
-    let grant = call.authorize(About::application(application)).await?;
+    let grant = call.authorize(about).await?;
     let registered = grant.application()?.clone();
     let links = call.daemon.store.links(&Scope::Application(registered.name.clone()), None, &request)?;
     let mut records = Vec::new();
@@ -79,12 +79,11 @@ pub async fn import(
     call: Call,
     (given, mut options): (Vec<BTreeMap<String, OwnedVariant>>, Options),
 ) -> Result<Granted<(Vec<Record>,)>, Denial> {
-    let application = options.application()?;
+    let about = About::application(options.application()?).by(options.by()?);
     let dry_run = options.flag("dry_run")?;
     options.finish()?;
     // A row that is none refuses all of them: half a list done is worse than none.
     let rows = rows(given)?;
-    let about = About::application(application);
     let mut grant = call.authorize(about.clone()).await?;
     let registered = grant.application()?.clone();
     if !dry_run {

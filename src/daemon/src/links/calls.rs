@@ -21,7 +21,8 @@ pub async fn check(
 ) -> Result<Granted<(Vec<Record>,)>, Denial> {
     let account: AccountName = parse("account", &account)?;
     let os_user: OsUserName = parse("os_user", &os_user)?;
-    let about = About::application(options.application()?).account(&account).os_user(Some(&os_user));
+    let about =
+        About::application(options.application()?).account(&account).os_user(Some(&os_user)).by(options.by()?);
     options.finish()?;
     let grant = call.authorize(about).await?;
     let application = grant.application()?.name.clone();
@@ -75,7 +76,8 @@ pub async fn request(
 ) -> Result<Granted<(String, String)>, Denial> {
     let account: AccountName = parse("account", &account)?;
     let os_user: OsUserName = parse("os_user", &os_user)?;
-    let mut about = About::application(options.application()?).account(&account).os_user(Some(&os_user));
+    let mut about =
+        About::application(options.application()?).account(&account).os_user(Some(&os_user)).by(options.by()?);
     let asking = if options.flag("renew")? { Asking::Renew } else { Asking::Link };
     let relink = options.flag("relink")?;
     options.finish()?;
