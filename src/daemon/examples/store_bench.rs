@@ -16,6 +16,8 @@ fn create(application: &ApplicationName, number: u64) -> Change {
         first_name: None,
         last_name: None,
         role: "user".to_owned(),
+        group: None,
+        first: false,
     }
 }
 

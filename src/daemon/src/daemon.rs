@@ -10,6 +10,7 @@ use rustix::fs::{Mode, OFlags, open};
 use crate::audit::Audit;
 use crate::authentication::Conversations;
 use crate::directory::Directory;
+use crate::explain::Rate;
 use crate::jobs::track::Tracker;
 use crate::launcher::Launcher;
 use crate::limits::Ceiling;
@@ -79,6 +80,8 @@ pub struct Daemon {
     pub conversations: Conversations,
     /// What one uid may have at once.
     pub limits: Limits,
+    /// How often explanations are asked for.
+    pub explanations: Rate,
     null: OwnedFd,
 }
 
@@ -98,6 +101,7 @@ impl Daemon {
             tracker: Tracker::start(store.clone(), launcher.clone()),
             conversations: Conversations::default(),
             limits: Limits::default(),
+            explanations: Rate::default(),
             store,
             directory,
             launcher,
@@ -129,6 +133,21 @@ impl From<StoreError> for Denial {
                     .remedy("look at its present state first")
             }
             StoreError::NotFound { .. } => Denial::not_found(),
+            StoreError::NotActive { status, .. } => crate::acting::not_active(status),
+            StoreError::ActorChanged { .. } => {
+                Denial::new(Code::Conflict, "acting account", "the acting account was changed meanwhile")
+                    .remedy("look at its role and status, and try again")
+            }
+            StoreError::LastSuperuser { .. } => Denial::new(
+                Code::LastSuperuser,
+                "last superuser",
+                "the application would be left without an active superuser",
+            )
+            .remedy("make another account superuser first"),
+            StoreError::NotEmpty { ref remaining, .. } => {
+                Denial::new(Code::NotEmpty, "remains", format!("it cannot be deleted: {remaining}"))
+                    .remedy("remove what remains, or hand it over, first")
+            }
             StoreError::TooLarge { .. } => Denial::invalid("the request is too large to be recorded"),
             StoreError::Cursor => Denial::invalid(error.to_string()),
             StoreError::Disk { .. } | StoreError::ReadOnly(_) => {

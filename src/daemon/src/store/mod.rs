@@ -10,10 +10,11 @@ mod argument;
 mod change;
 mod clock;
 mod error;
-mod folder;
+pub(crate) mod folder;
 mod ledger;
 mod open;
 mod page;
+mod projects;
 mod query;
 mod record;
 mod replay;
@@ -34,12 +35,15 @@ use deputy_core::Code;
 use tokio::sync::{Semaphore, oneshot};
 
 pub use argument::Argument;
-pub use change::{Actor, Authentication, Change, Entry};
+pub use change::{Acting, Actor, Authentication, Change, Entry};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Damage, StoreError};
 pub use page::{Cursor, MAX_PAGE, Page, PageRequest};
-pub use query::{AccountFilter, AuditFilter, JobFilter, Scope};
-pub use record::{Account, Job, JobState, Link, LinkState, Session};
+pub use projects::{
+    MAX_MEMBERS, Project, ProjectDefaults, ProjectEvent, ProjectMember, ProjectScope,
+};
+pub use query::{AccountFilter, AccountSort, AuditFilter, JobFilter, Scope};
+pub use record::{Account, Group, Job, JobState, Link, LinkState, Membership, PasswordFact, Remaining, Session};
 pub use tools::{Tail, VerifyReport, export, import, rebuild, verify};
 
 use folder::Folder;

@@ -110,7 +110,8 @@ impl Writer {
         let checked = if bytes.len() > MAX_BODY {
             Err(StoreError::TooLarge { bytes: bytes.len(), limit: MAX_BODY })
         } else {
-            rules::apply(&body.change, number, at, &mut group.draft)
+            rules::check_acting(&body.actor, &group.draft)
+                .and_then(|()| rules::apply(&body.change, number, at, &mut group.draft))
         };
         match checked {
             Ok(()) => {
