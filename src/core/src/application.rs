@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::names::{AccountName, KindName, OsGroupName, OsUserName, RoleName};
 use crate::pattern::{CommandRule, EnvironmentRule, PatternError};
 use crate::role::{OwnRole, Roles};
+use crate::toml_error;
 
 /// The kind of a job that names none.
 pub const DEFAULT_KIND: &str = "batch";
@@ -326,8 +327,8 @@ impl Application {
 
     /// Reads the text of an application's file and checks that it makes an application.
     pub fn parse(text: &str) -> Result<Self, ApplicationError> {
-        let file: File =
-            toml::from_str(text).map_err(|error| ApplicationError::Toml { message: error.to_string() })?;
+        let file: File = toml::from_str(text)
+            .map_err(|error| ApplicationError::Toml { message: toml_error::explain(text, &error) })?;
         if file.mode == Mode::SingleUser {
             check_single_user(&file)?;
         }
@@ -361,7 +362,11 @@ impl Application {
             service,
             mode: file.mode,
             // Whoever has the one person's uid is that person.
-            trust: if file.mode == Mode::SingleUser { Trust::Application } else { file.trust.unwrap_or_default() },
+            trust: if file.mode == Mode::SingleUser {
+                Trust::Application
+            } else {
+                file.trust.unwrap_or_default()
+            },
             authentication: file.authentication,
             sessions: file.sessions,
             passwords: file.passwords,
@@ -380,7 +385,9 @@ impl Application {
 /// What makes no sense where there is one person and no login.
 fn check_single_user(file: &File) -> Result<(), ApplicationError> {
     if file.service_user.is_none() {
-        return Err(ApplicationError::Meaning("mode = \"single-user\" needs service_user, the person's name"));
+        return Err(ApplicationError::Meaning(
+            "mode = \"single-user\" needs service_user, the person's name",
+        ));
     }
     if file.trust.is_some() || file.kinds.values().any(|kind| kind.trust.is_some()) {
         return Err(ApplicationError::Meaning(

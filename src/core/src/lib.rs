@@ -19,6 +19,7 @@ pub mod policy;
 pub mod project;
 pub mod role;
 pub mod settings;
+mod toml_error;
 
 pub use denial::{Code, Denial};
 pub use finding::{Finding, FindingCode, Severity};

@@ -3,6 +3,14 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use thiserror::Error;
+
+use crate::toml_error;
+
+/// The text of `deputy.toml` is not one: where, what, and the key that was probably meant.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct SettingsError(String);
 
 /// The groups whose members are never a target unless `deputy.toml` says otherwise: membership amounts to root's
 /// power, or to reading what only root should.
@@ -120,8 +128,8 @@ impl Default for LinkSettings {
 
 impl Settings {
     /// Reads the text of `deputy.toml`. The error names line, column and key.
-    pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
-        toml::from_str(text)
+    pub fn parse(text: &str) -> Result<Self, SettingsError> {
+        toml::from_str(text).map_err(|error| SettingsError(toml_error::explain(text, &error)))
     }
 }
 

@@ -31,7 +31,7 @@ impl Directory {
         };
         match read_text(&path, MAX_FILE) {
             Ok(text) => Settings::parse(&text)
-                .map_err(|error| refuse(error.to_string(), format!("correct {}", path.display()))),
+                .map_err(|error| refuse(of_file(&path, &error), format!("correct {}", path.display()))),
             Err(error) if error.is_absent() => Ok(Settings::default()),
             Err(error) => Err(refuse(error.to_string(), error.remedy())),
         }
@@ -109,8 +109,13 @@ fn refused(path: &Path, error: &RootOwnedError) -> Denial {
         .remedy(error.remedy())
 }
 
+/// A check shows the message without the rule, and it is a person who has to find the place.
+fn of_file(path: &Path, error: &dyn std::fmt::Display) -> String {
+    format!("{}: {error}", path.display())
+}
+
 fn invalid(path: &Path, error: &ApplicationError) -> Denial {
-    Denial::new(Code::ApplicationInvalid, path.display().to_string(), error.to_string())
+    Denial::new(Code::ApplicationInvalid, path.display().to_string(), of_file(path, error))
         .remedy(format!("correct {}; deputyctl application check tells when it is right", path.display()))
 }
 
