@@ -106,6 +106,9 @@ fn colored(name: &str, value: &Value, style: Style) -> Cell {
         ("severity", "error") | ("state", "stale" | "lost" | "revoked" | "expired") => Some(Color::Red),
         ("severity", "warning") | ("state", "waiting" | "queued") => Some(Color::Yellow),
         ("state", "active" | "running") => Some(Color::Green),
+        ("status", "active") | ("result", "added" | "to be added") => Some(Color::Green),
+        ("status", "pending") => Some(Color::Yellow),
+        ("status", "rejected" | "deactivated") | ("result", "refused") => Some(Color::Red),
         _ => None,
     };
     match color {

@@ -1,7 +1,10 @@
 //! What each command does.
 
+mod accounts;
 mod completion;
 mod consent;
+mod groups;
+mod import;
 mod jobs;
 mod links;
 mod records;
@@ -11,6 +14,7 @@ mod store;
 use std::process::ExitCode;
 
 use serde_json::Value;
+use zbus::Variant;
 
 use crate::bus::{Bus, CallOptions};
 use crate::failure::Failure;
@@ -38,7 +42,9 @@ pub fn execute(options: Options) -> Result<ExitCode, Failure> {
     match options.command {
         Command::Status => records::status(&context),
         Command::Application(command) => records::application(&context, command),
-        Command::Account(command) => records::account(&context, command),
+        Command::Account(command) => accounts::account(&context, command),
+        Command::Group(command) => groups::group(&context, command),
+        Command::Role(command) => accounts::role(&context, command),
         Command::Link(command) => links::link(&context, command),
         Command::Login(options) => links::login(&context, options),
         Command::Session(command) => jobs::session(&context, command),
@@ -67,6 +73,20 @@ async fn list(
     filters: &[(&'static str, Option<String>)],
     columns: &[&str],
 ) -> Result<ExitCode, Failure> {
+    let filters: Vec<_> =
+        filters.iter().map(|(name, value)| (*name, value.clone().map(Variant::from))).collect();
+    pages(context, interface, "List", None, &filters, columns).await
+}
+
+/// Prints every page of what a method lists; `of` is its first argument, where it has one beside the options.
+async fn pages(
+    context: &Context,
+    interface: &str,
+    method: &str,
+    of: Option<&str>,
+    filters: &[(&'static str, Option<Variant<'static>>)],
+    columns: &[&str],
+) -> Result<ExitCode, Failure> {
     let bus = Bus::connect().await?;
     let mut printed = context.output.list(columns);
     let mut cursor = String::new();
@@ -74,13 +94,16 @@ async fn list(
         let mut options = CallOptions::from([("limit", PAGE.into())]);
         for (name, value) in filters {
             if let Some(value) = value {
-                options.insert(name, value.as_str().into());
+                options.insert(name, value.clone());
             }
         }
         if !cursor.is_empty() {
             options.insert("cursor", cursor.as_str().into());
         }
-        let (page, next): (Vec<Dictionary>, String) = bus.call(interface, "List", &(options,)).await?;
+        let (page, next): (Vec<Dictionary>, String) = match of {
+            Some(of) => bus.call(interface, method, &(of, options)).await?,
+            None => bus.call(interface, method, &(options,)).await?,
+        };
         printed.page(&value::records(&page))?;
         // A cursor that does not move would never end.
         if next.is_empty() || next == cursor {

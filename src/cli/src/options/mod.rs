@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and the words of `--help` and of the manual page.
 
+mod accounts;
 mod consent;
 mod jobs;
 mod records;
@@ -7,9 +8,13 @@ mod store;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+pub use accounts::{
+    AccountCommand, AccountTarget, ByOption, GroupCommand, GroupTarget, ListAccountsOptions, PersonOptions,
+    RoleCommand, Sort,
+};
 pub use consent::{ConsentCommand, GiveOptions, GrantOptions, RevokeOptions};
 pub use jobs::{JobCommand, LoginOptions, RunOptions, SessionCommand};
-pub use records::{AccountCommand, AddAccountOptions, ApplicationCommand, LinkCommand, LinkTarget};
+pub use records::{ApplicationCommand, LinkCommand, LinkTarget};
 pub use store::StoreCommand;
 
 /// What `--help` says after the commands, and the manual page under the same heading.
@@ -74,6 +79,12 @@ pub enum Command {
     /// Accounts of one application
     #[command(subcommand)]
     Account(AccountCommand),
+    /// Groups of an application's accounts, laboratories for instance
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Roles: what accounts may do in their application
+    #[command(subcommand)]
+    Role(RoleCommand),
     /// Links from accounts to OS accounts
     #[command(subcommand)]
     Link(LinkCommand),

@@ -1,4 +1,4 @@
-//! Applications, accounts and links.
+//! Applications and links.
 
 use clap::{Args, Subcommand};
 use deputy_core::names::{AccountName, ApplicationName, OsUserName};
@@ -23,54 +23,6 @@ pub enum ApplicationCommand {
         #[arg(value_name = "NAME")]
         application: ApplicationName,
     },
-}
-
-/// What to do with accounts.
-#[derive(Debug, Subcommand)]
-pub enum AccountCommand {
-    /// Add an account to an application
-    #[command(after_help = "Example:\n  deputyctl account add portal alice --email alice@example.org")]
-    Add(AddAccountOptions),
-    /// List the accounts of an application
-    #[command(after_help = "Example:\n  deputyctl account list portal")]
-    List {
-        /// The application
-        #[arg(value_name = "APP")]
-        application: ApplicationName,
-    },
-    /// Show one account
-    #[command(after_help = "Example:\n  deputyctl account show portal alice")]
-    Show {
-        /// The application
-        #[arg(value_name = "APP")]
-        application: ApplicationName,
-        /// The account
-        #[arg(value_name = "NAME")]
-        account: AccountName,
-    },
-}
-
-/// A new account.
-#[derive(Debug, Args)]
-pub struct AddAccountOptions {
-    /// The application
-    #[arg(value_name = "APP")]
-    pub application: ApplicationName,
-    /// The account
-    #[arg(value_name = "NAME")]
-    pub account: AccountName,
-    /// The person's address
-    #[arg(long)]
-    pub email: Option<String>,
-    /// The person's first name
-    #[arg(long)]
-    pub first_name: Option<String>,
-    /// The person's last name
-    #[arg(long)]
-    pub last_name: Option<String>,
-    /// What the account may do in its application
-    #[arg(long)]
-    pub role: Option<String>,
 }
 
 /// An account and the OS account it is, or is to be, linked to.
