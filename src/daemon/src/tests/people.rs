@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::harness::{ANN, DEMO, Harness, STRICT, ann, code, face, linking, none, ok, option, text};
 use crate::launcher::double::answer;
-use deputy_core::message::{Authenticated, JobState, LauncherReply, LauncherRequest, LinkState, Purpose};
+use deputy_core::consent::GivenBy;
+use deputy_core::message::{
+    Authenticated, JobState, LauncherReply, LauncherRequest, LinkState, Purpose, Withdrawn,
+};
 use deputy_core::{Denial, LinkCode};
 use zbus::{OwnedFd, OwnedObjectPath};
 
