@@ -5,8 +5,11 @@ mod completion;
 mod consent;
 mod groups;
 mod import;
+mod install;
 mod jobs;
+mod link_import;
 mod links;
+mod projects;
 mod records;
 mod run;
 mod store;
@@ -46,6 +49,8 @@ pub fn execute(options: Options) -> Result<ExitCode, Failure> {
         Command::Group(command) => groups::group(&context, command),
         Command::Role(command) => accounts::role(&context, command),
         Command::Link(command) => links::link(&context, command),
+        Command::Project(command) => projects::project(&context, command),
+        Command::Explain(options) => projects::explain(&context, &options),
         Command::Login(options) => links::login(&context, options),
         Command::Session(command) => jobs::session(&context, command),
         Command::Consent(command) => consent::consent(&context, command),

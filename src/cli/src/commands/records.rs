@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
+use super::install::install;
 use super::{Context, FINDING, block_on, findings};
 use crate::bus::Bus;
 use crate::failure::Failure;
@@ -33,6 +34,10 @@ pub fn status(context: &Context) -> Result<ExitCode, Failure> {
 
 /// `application`.
 pub fn application(context: &Context, command: ApplicationCommand) -> Result<ExitCode, Failure> {
+    // What root writes down needs no deputyd.
+    if let ApplicationCommand::Install(options) = &command {
+        return install(context, options);
+    }
     block_on(async {
         let bus = Bus::connect().await?;
         match command {
@@ -44,6 +49,7 @@ pub fn application(context: &Context, command: ApplicationCommand) -> Result<Exi
                 let found: Dictionary = bus.call("Applications", "Get", &(application.as_str(),)).await?;
                 context.output.record(&value::record(&found), &APPLICATION)?;
             }
+            ApplicationCommand::Install(_) => {}
             ApplicationCommand::Check { application } => {
                 let found: Vec<Dictionary> =
                     bus.call("Applications", "Check", &(application.as_str(),)).await?;

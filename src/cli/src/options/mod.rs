@@ -3,6 +3,8 @@
 mod accounts;
 mod consent;
 mod jobs;
+mod links;
+mod projects;
 mod records;
 mod store;
 
@@ -14,7 +16,9 @@ pub use accounts::{
 };
 pub use consent::{ConsentCommand, GiveOptions, GrantOptions, RevokeOptions};
 pub use jobs::{JobCommand, LoginOptions, RunOptions, SessionCommand};
-pub use records::{ApplicationCommand, LinkCommand, LinkTarget};
+pub use links::{CheckOptions, ImportOptions, LinkCommand, LinkTarget, RequestOptions};
+pub use projects::{By, CreateProjectOptions, ExplainOptions, ProjectCommand, ProjectDefaultsOptions, ProjectTarget};
+pub use records::{ApplicationCommand, InstallOptions};
 pub use store::StoreCommand;
 
 /// What `--help` says after the commands, and the manual page under the same heading.
@@ -88,6 +92,11 @@ pub enum Command {
     /// Links from accounts to OS accounts
     #[command(subcommand)]
     Link(LinkCommand),
+    /// Projects of an application's accounts
+    #[command(subcommand)]
+    Project(ProjectCommand),
+    /// Say whether a job would be allowed, by which rule, and what could be done; exit status 1 if not
+    Explain(ExplainOptions),
     /// What the owners of OS accounts, and root, have consented to
     #[command(subcommand)]
     Consent(ConsentCommand),
