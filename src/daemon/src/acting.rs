@@ -14,7 +14,7 @@ use crate::bus::table::{Needs, Object};
 use crate::daemon::Daemon;
 use crate::directory::Registered;
 use crate::sessions;
-use crate::store::{Account, Acting, Authentication, Session};
+use crate::store::{Account, Acting, Authentication};
 
 /// What the acting account has power over in one call.
 #[derive(Debug, Clone)]
@@ -270,18 +270,20 @@ pub fn acting_account_required(registered: &Registered) -> Denial {
     .remedy("have the person log in, and give the session's path in the option by")
 }
 
-/// Who acts, where the session is that of an account for which another one acts: as long as that one may.
-pub fn acting_for(
+/// Who acts, where the session is one in which an account acts for another; as long as that account may.
+pub fn of_session(
     daemon: &Daemon,
     registered: &Registered,
-    session: &Session,
+    session: Option<&SessionId>,
 ) -> Result<Option<Acting>, Denial> {
-    let Authentication::ActFor { by, .. } = &session.how else { return Ok(None) };
-    let account = active(daemon, registered, by)?;
+    let Some(id) = session else { return Ok(None) };
+    let session = sessions::live(daemon, id)?.ok_or_else(Denial::not_found)?;
+    let Authentication::ActFor { by, .. } = session.how else { return Ok(None) };
+    let account = active(daemon, registered, &by)?;
     if registered.policy.roles.act_for_seconds.is_none()
         || !whole(daemon, registered, &account)?.permissions.has(Permission::ActFor)
     {
         return Err(lacks(&registered.name, Permission::ActFor));
     }
-    Ok(Some(Acting { account: account.name, role: account.role, group: None, session: Some(session.id.clone()) }))
+    Ok(Some(Acting { account: account.name, role: account.role, group: None, session: Some(session.id) }))
 }

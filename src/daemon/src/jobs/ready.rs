@@ -6,8 +6,9 @@
 use deputy_core::job::OsIdentity;
 use deputy_core::policy::{check_command, check_environment, check_kind};
 use deputy_core::project::{ProjectAccess, ProjectKey};
-use deputy_core::{AccountName, Code, Denial, KindName};
+use deputy_core::{AccountName, Code, Denial, KindName, Permission};
 
+use crate::acting;
 use crate::daemon::Daemon;
 use crate::directory::Registered;
 use crate::links;
@@ -40,6 +41,8 @@ pub struct Ready {
 
 /// Decides about a job, as far as it can be decided here.
 pub async fn ready(daemon: &Daemon, registered: &Registered, wanted: &Wanted<'_>) -> Result<Ready, Denial> {
+    let account = acting::active(daemon, registered, wanted.account)?;
+    acting::permitted(daemon, registered, &account, Permission::RunJobs)?;
     let kind = check_kind(&registered.name, &registered.policy, Some(wanted.kind))?;
     check_command(&registered.name, wanted.kind.as_str(), kind, wanted.argv)?;
     check_environment(&registered.name, &registered.policy, wanted.environment)?;
