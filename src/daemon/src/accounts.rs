@@ -1,7 +1,9 @@
 //! `.Accounts`: the users of an application.
 
+mod passwords;
 mod standing;
 
+pub use passwords::{reset_password, set_password};
 pub use standing::{act_for, approve, deactivate, delete, deletion_report, reactivate, reject};
 
 use deputy_core::role::DEFAULT_ROLE;

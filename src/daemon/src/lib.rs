@@ -20,6 +20,7 @@ pub mod life;
 pub mod limits;
 pub mod links;
 pub mod manager;
+pub mod passwords;
 pub mod polkit;
 pub mod projects;
 mod random;

@@ -246,6 +246,15 @@ methods! {
     /// file allows it (act_for). Both names are recorded, and the reason. Options: application (s), by (s).
     Accounts.ActFor(account, reason, options) -> (session) by Application,
         needs Needs::Change(Permission::ActFor) => accounts::act_for;
+    /// Gives the account a password, and ends its sessions. It comes through a pipe, or in a memfd with all seals: 1 to
+    /// 1024 bytes of text, a line feed at the end not counted. Options: application (s), by (s), temporary (b: it has to
+    /// be replaced at the next login).
+    Accounts.SetPassword(account, password, options) -> () by ApplicationOrAdministrator(ManageAccounts),
+        needs Needs::Change(Permission::ResetPasswords) => accounts::set_password;
+    /// Gives the account a temporary password, and ends its sessions. The password can be read from the pipe, once; it
+    /// has to be replaced at the next login. Options: application (s), by (s).
+    Accounts.ResetPassword(account, options) -> (pipe) by ApplicationOrAdministrator(ManageAccounts),
+        needs Needs::Change(Permission::ResetPasswords) => accounts::reset_password;
     /// One account, with its groups and all its permissions (as). Options: application (s), by (s).
     Accounts.Get(account, options) -> (record) by ApplicationOrAdministrator(View),
         needs Needs::Read(Permission::ViewAccounts) => accounts::get;
@@ -310,12 +319,26 @@ methods! {
     /// What came of a conversation that has ended: purpose, account, os_user and, for a login, the session (o). Waits
     /// for two seconds at most. An outcome is told once, and only to who began the conversation.
     Authentication.Finish(id) -> (outcome) by Application => authentication::finish;
+    /// Makes a session of an account that proves itself by a password of its own. The password, and the new one with
+    /// which it is to be replaced, come through pipes, or in memfds with all seals. A temporary or expired password makes
+    /// a session only with a new one. Options: application (s), new_password (h), origin (s: from where the person comes,
+    /// such as an address; wrong tries from one origin do not slow down others).
+    Authentication.Password(account, password, options) -> (session)
+        by Application => authentication::password::password;
+    /// The sessions, as in Session.Get without os_user. Options: application (s), by (s; the path is then shown of its
+    /// own only), account (s), cursor (s), limit (u).
+    Authentication.Sessions(options) -> (sessions, next) by ApplicationOrAdministrator(View),
+        needs Needs::Read(Permission::ViewAccounts) => sessions::list;
     /// Makes a session on the application's word, where its file trusts it. Options: application (s), issuer (s),
     /// subject (s), expiry (t, microseconds since 1970).
     Authentication.Vouch(account, options) -> (session) by Application => authentication::vouch;
 
-    /// The session: path, application, account, os_user, how, opened and expires (microseconds since 1970).
+    /// The session: path, application, account, os_user, how (os, password, vouched, act-for), opened, expires (if it is
+    /// not used before) and ends (whatever happens; microseconds since 1970), idle_seconds; of one that was vouched for,
+    /// issuer and subject; of one in which another account acts, by and reason.
     Session.Get() -> (session) by ApplicationOrAdministrator(View) => sessions::get;
+    /// Keeps the session alive, as any use does; never beyond its end.
+    Session.Extend() -> () by Application => sessions::extend;
     /// Ends the session.
     Session.Close() -> () by ApplicationOrAdministrator(ManageAccounts) => sessions::close;
 

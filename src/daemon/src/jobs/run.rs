@@ -13,6 +13,7 @@ use zbus::OwnedObjectPath;
 
 use super::ready::{self, Ready, Wanted};
 use super::stdio::Stdio;
+use crate::acting;
 use crate::authority::{About, Call, Granted};
 use crate::bus::introspection::{self, Path, job_path};
 use crate::bus::options::{Options, parse};
@@ -78,6 +79,8 @@ pub async fn run(
     let trust = trust(&registered, &asked.kind);
     let (account, session) = whose_by(&call, &registered, &subject, trust)?;
     about.account = Some(account.clone());
+    about.acting = acting::of_session(&call.daemon, &registered, session.as_ref())?;
+    let acting = about.acting.clone();
     call.note(&about);
     let wanted = Wanted {
         account: &account,
@@ -106,7 +109,12 @@ pub async fn run(
         project: asked.project.clone(),
         session: session.clone(),
     };
-    let committed = call.daemon.store.commit(change, grant.actor()?).await?;
+    let mut actor = grant.actor()?;
+    if acting.is_some() {
+        // Both names are in the log: whose job it is, and who asked for it.
+        actor.by = acting;
+    }
+    let committed = call.daemon.store.commit(change, actor).await?;
     let job = Job {
         id: id.clone(),
         number: committed.number,

@@ -45,7 +45,8 @@ pub(super) fn apply(change: &Change, at: Timestamp, draft: &mut Draft<'_>) -> Re
 }
 
 fn open(change: &Change, at: Timestamp, draft: &mut Draft<'_>) -> Result<(), StoreError> {
-    let Change::SessionOpened { id, application, account, service_uid, how, expires, ends, idle_seconds } = change
+    let Change::SessionOpened { id, application, account, service_uid, how, expires, ends, idle_seconds } =
+        change
     else {
         return Ok(());
     };
