@@ -13,7 +13,7 @@ use crate::confirm::confirm;
 use crate::escape;
 use crate::failure::Failure;
 use crate::options::{
-    By, CreateProjectOptions, ExplainOptions, ProjectCommand, ProjectDefaultsOptions, ProjectTarget,
+    ByOption, CreateProjectOptions, ExplainOptions, ProjectCommand, ProjectDefaultsOptions, ProjectTarget,
 };
 use crate::value::{self, Dictionary};
 
@@ -83,7 +83,7 @@ fn done(context: &Context, project: &ProjectKey, what: &str) -> Result<ExitCode,
     Ok(ExitCode::SUCCESS)
 }
 
-fn of<'a>(target: &'a ProjectTarget, by: &'a By) -> CallOptions<'a> {
+fn of<'a>(target: &'a ProjectTarget, by: &'a ByOption) -> CallOptions<'a> {
     let mut options = CallOptions::from([("application", target.application.as_str().into())]);
     if let Some(by) = &by.by {
         options.insert("by", by.as_str().into());

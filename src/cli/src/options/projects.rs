@@ -6,6 +6,8 @@ use clap::{Args, Subcommand};
 use deputy_core::names::{AccountName, ApplicationName, KindName, OsGroupName, ProjectName};
 use deputy_core::project::{ProjectAccess, ProjectKey};
 
+use super::accounts::ByOption;
+
 /// What to do with projects.
 #[derive(Debug, Subcommand)]
 pub enum ProjectCommand {
@@ -54,7 +56,7 @@ pub enum ProjectCommand {
         access: ProjectAccess,
         /// Who acts
         #[command(flatten)]
-        by: By,
+        by: ByOption,
     },
     /// End a membership
     #[command(after_help = "Example:\n  deputyctl project unshare portal alice/apoferritin bob")]
@@ -67,7 +69,7 @@ pub enum ProjectCommand {
         account: AccountName,
         /// Who acts
         #[command(flatten)]
-        by: By,
+        by: ByOption,
     },
     /// Let every account of the application see that the project is there; --private takes that back
     #[command(after_help = "Example:\n  deputyctl project publish portal alice/apoferritin")]
@@ -80,7 +82,7 @@ pub enum ProjectCommand {
         private: bool,
         /// Who acts
         #[command(flatten)]
-        by: By,
+        by: ByOption,
     },
     /// Change what its jobs begin with
     #[command(
@@ -95,7 +97,7 @@ pub enum ProjectCommand {
         defaults: ProjectDefaultsOptions,
         /// Who acts
         #[command(flatten)]
-        by: By,
+        by: ByOption,
     },
     /// Give the project to another account, which has to be linked
     #[command(after_help = "Example:\n  deputyctl project hand-over portal alice/apoferritin bob")]
@@ -108,7 +110,7 @@ pub enum ProjectCommand {
         account: AccountName,
         /// Who acts
         #[command(flatten)]
-        by: By,
+        by: ByOption,
     },
     /// Delete the project's record; no file is touched
     #[command(after_help = "Example:\n  deputyctl project delete portal alice/apoferritin --yes")]
@@ -118,7 +120,7 @@ pub enum ProjectCommand {
         target: ProjectTarget,
         /// Who acts
         #[command(flatten)]
-        by: By,
+        by: ByOption,
     },
 }
 
@@ -131,14 +133,6 @@ pub struct ProjectTarget {
     /// The project
     #[arg(value_name = "OWNER/NAME")]
     pub project: ProjectKey,
-}
-
-/// The account that acts.
-#[derive(Debug, Args)]
-pub struct By {
-    /// The account that acts (or the path of its session); without it the application itself, or the administrator
-    #[arg(long, value_name = "SUBJECT")]
-    pub by: Option<String>,
 }
 
 /// What a project's jobs begin with.
