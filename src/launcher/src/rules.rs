@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::io;
 
-use deputy_core::application::{Application, Service};
+use deputy_core::application::{Application, Mode, Service};
 use deputy_core::denial::{Code, Denial};
 use deputy_core::job::OsIdentity;
 use deputy_core::names::{ApplicationName, OsUserName};
@@ -54,7 +54,11 @@ impl Rules {
                 None
             })
         };
+        // Only where there is one person and no login is an application's own user its target: there, whoever speaks
+        // for the application is that person anyway. All others' service users stay out of reach.
+        let but = (application.mode == Mode::SingleUser).then_some(name);
         let services = etc.services(
+            but,
             |user| found(accounts::by_name(user.as_str())).map(ids),
             |uid| found(accounts::by_uid(uid)).map(ids),
         )?;

@@ -1,5 +1,6 @@
 //! What is wrong with the application's own service user.
 
+use deputy_core::application::Mode;
 use deputy_core::finding::{Finding, FindingCode, Severity};
 use deputy_core::names::OsGroupName;
 use deputy_core::policy::{Group, PasswdEntry};
@@ -10,6 +11,10 @@ use crate::rules::Rules;
 
 /// What speaks against the service user. That it exists and is not root has been found before.
 pub fn findings(rules: &Rules) -> Vec<Finding> {
+    if rules.application.mode == Mode::SingleUser {
+        // It is a person, with a login and groups of his own.
+        return Vec::new();
+    }
     let Ok(Some(entry)) = accounts::by_uid(rules.service_uid) else { return Vec::new() };
     let groups = accounts::groups(&entry).unwrap_or_default();
     let allowed = rules.application.os_accounts.allow_groups.as_deref().unwrap_or_default();
