@@ -8,9 +8,10 @@ use crate::value::Record;
 use crate::{escape, time};
 
 /// Fields that are times: microseconds since 1970.
-const TIMES: [&str; 13] = [
+const TIMES: [&str; 14] = [
     "created",
     "ended",
+    "ends",
     "expires",
     "last_login",
     "made",

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 use zbus::{OwnedObjectPath, Variant};
 
-use super::{Context, block_on, import, pages, record_of};
+use super::{Context, block_on, import, pages, record_of, passwords};
 use crate::bus::{Bus, CallOptions};
 use crate::confirm::confirm;
 use crate::failure::Failure;
@@ -79,6 +79,10 @@ pub fn account(context: &Context, command: AccountCommand) -> Result<ExitCode, F
             texts(&mut options, [("group", group.as_ref())]);
             change(context, &target, "Register", options, "registered; it waits to be approved")
         }
+        AccountCommand::Password { target, temporary, answers_fd } => {
+            passwords::set(context, &target, temporary, answers_fd)
+        }
+        AccountCommand::Reset(target) => passwords::reset(context, &target),
         AccountCommand::Approve(target) => {
             change(context, &target, "Approve", of_target(&target), "approved")
         }

@@ -9,6 +9,7 @@ mod install;
 mod jobs;
 mod link_import;
 mod links;
+mod passwords;
 mod projects;
 mod records;
 mod run;
@@ -21,7 +22,7 @@ use zbus::Variant;
 
 use crate::bus::{Bus, CallOptions};
 use crate::failure::Failure;
-use crate::options::{Command, GlobalOptions, Options};
+use crate::options::{Command, GlobalOptions, LoginMethod, Options};
 use crate::output::Output;
 use crate::value::{self, Dictionary, Record};
 
@@ -51,6 +52,9 @@ pub fn execute(options: Options) -> Result<ExitCode, Failure> {
         Command::Link(command) => links::link(&context, command),
         Command::Project(command) => projects::project(&context, command),
         Command::Explain(options) => projects::explain(&context, &options),
+        Command::Login(options) if options.method == LoginMethod::Password => {
+            passwords::login(&context, &options)
+        }
         Command::Login(options) => links::login(&context, options),
         Command::Session(command) => jobs::session(&context, command),
         Command::Consent(command) => consent::consent(&context, command),

@@ -61,6 +61,25 @@ pub enum AccountCommand {
         #[arg(long)]
         group: Option<GroupName>,
     },
+    /// Give an account a password, typed on this terminal without being shown; its sessions end
+    #[command(
+        after_help = "Examples:\n  deputyctl account password portal alice\n  deputyctl account password portal alice \
+                      --temporary --answers-fd 3 3< password"
+    )]
+    Password {
+        /// Which
+        #[command(flatten)]
+        target: AccountTarget,
+        /// It has to be replaced at the next login
+        #[arg(long)]
+        temporary: bool,
+        /// Read the password from this descriptor instead of from the terminal
+        #[arg(long, value_name = "N")]
+        answers_fd: Option<u32>,
+    },
+    /// Give an account a temporary password, and show it once; its sessions end
+    #[command(after_help = "Example:\n  deputyctl account reset portal alice --yes")]
+    Reset(AccountTarget),
     /// Ask for an account, which then waits to be approved
     #[command(after_help = "Example:\n  deputyctl account register portal alice --group lab1")]
     Register {

@@ -15,7 +15,7 @@ pub use accounts::{
     RoleCommand, Sort,
 };
 pub use consent::{ConsentCommand, GiveOptions, GrantOptions, RevokeOptions};
-pub use jobs::{JobCommand, LoginOptions, RunOptions, SessionCommand};
+pub use jobs::{JobCommand, LoginMethod, LoginOptions, RunOptions, SessionCommand};
 pub use links::{CheckOptions, ImportOptions, LinkCommand, LinkTarget, RequestOptions};
 pub use projects::{CreateProjectOptions, ExplainOptions, ProjectCommand, ProjectDefaultsOptions, ProjectTarget};
 pub use records::{ApplicationCommand, InstallOptions};
