@@ -140,9 +140,6 @@ pub async fn set_role(
         None if group.is_none() => return Err(Denial::invalid("an account has a role in its application")),
         None => {}
     }
-    if from == to {
-        return Ok(grant.answer(()));
-    }
     let change = Change::RoleChanged { application, account, group, from, to };
     store.commit(change, grant.actor()?).await?;
     Ok(grant.answer(()))
