@@ -1,9 +1,11 @@
 //! `.Accounts`: the users of an application.
 
 mod passwords;
+mod setup;
 mod standing;
 
 pub use passwords::{reset_password, set_password};
+pub use setup::setup;
 pub use standing::{act_for, approve, deactivate, delete, deletion_report, reactivate, reject};
 
 use deputy_core::role::DEFAULT_ROLE;

@@ -112,8 +112,12 @@ pub async fn reactivate(call: Call, (account, options): (String, Options)) -> Re
 pub async fn delete(call: Call, (account, options): (String, Options)) -> Result<Granted<()>, Denial> {
     let account: AccountName = parse("account", &account)?;
     let (grant, application) = about_one(&call, &account, options).await?;
-    let change = Change::AccountDeleted { application, account };
+    let change = Change::AccountDeleted { application: application.clone(), account: account.clone() };
     call.daemon.store.commit(change, grant.actor()?).await?;
+    if let Err(denial) = call.daemon.passwords.forget(&application, &account).await {
+        // The account is gone, and its password with it; only the hash of it is still in the file.
+        tracing::error!(%application, message = denial.message, "the hashes of a deleted account remain");
+    }
     Ok(grant.answer(()))
 }
 

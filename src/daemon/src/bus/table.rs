@@ -255,6 +255,10 @@ methods! {
     /// has to be replaced at the next login. Options: application (s), by (s).
     Accounts.ResetPassword(account, options) -> (pipe) by ApplicationOrAdministrator(ManageAccounts),
         needs Needs::Change(Permission::ResetPasswords) => accounts::reset_password;
+    /// Makes the first account of an application, a superuser, while it has none. Where its accounts have passwords of
+    /// their own: with the given one, or with a temporary one that can be read from the pipe, once. Otherwise the pipe is
+    /// at its end. Options: application (s), password (h), email (s), first_name (s), last_name (s).
+    Accounts.Setup(account, options) -> (pipe) by Authority::Administrator(ManageAccounts) => accounts::setup;
     /// One account, with its groups and all its permissions (as). Options: application (s), by (s).
     Accounts.Get(account, options) -> (record) by ApplicationOrAdministrator(View),
         needs Needs::Read(Permission::ViewAccounts) => accounts::get;

@@ -156,7 +156,7 @@ impl Passwords {
     }
 
     /// Whether a password is strong enough, and not one of the latest.
-    async fn check(
+    pub async fn check(
         &self,
         store: &Store,
         account: &Account,
