@@ -7,7 +7,7 @@ use std::{fs, io::Write as _};
 
 use deputy_suite::client::{Client, Dictionary, Failed, Options, on_bus, options, text};
 use deputy_suite::machine::{add_person, add_service_user, install_application, wait_until};
-use deputy_suite::{deputyctl, need_the_sandbox};
+use deputy_suite::{as_user, deputyctl, need_the_sandbox};
 use zbus::Variant;
 
 /// An application whose word is enough, and one whose word is not.
@@ -396,6 +396,41 @@ fn the_last_superuser_stays_whoever_asks() {
         ok(root.call("Accounts.SetRole", &("two", "superuser", of())).await);
         ok(root.call("Accounts.Delete", &("one", of())).await);
     });
+}
+
+#[test]
+fn the_first_superuser_is_made_by_the_machines_administrator_alone_and_once() {
+    prepare();
+    add_service_user("freshportal");
+    install_application("fresh", "service_user = \"freshportal\"\nauthentication = [\"password\"]\n");
+    for (user, code) in [("freshportal", "NotAuthorized"), ("carol", "NotAuthorized")] {
+        let refused = deputyctl(user, &["setup", "fresh", "first"]);
+        assert!(refused.stderr.contains(code), "{user}: {}", refused.stderr);
+    }
+    // A password that is too easy leaves no account behind.
+    let weak = as_user("root", &["sh", "-c", "echo secret | deputyctl setup fresh first --answers-fd 0"]);
+    assert!(weak.stderr.contains("PasswordWeak"), "{}{}", weak.stdout, weak.stderr);
+    let race = || deputyctl("root", &["--json", "setup", "fresh", "first", "--email", "f@example.org"]);
+    let outputs = std::thread::scope(|scope| {
+        let both = [scope.spawn(race), scope.spawn(race)];
+        both.map(|one| one.join().unwrap())
+    });
+    let (won, lost): (Vec<_>, Vec<_>) = outputs.iter().partition(|output| output.status == 0);
+    assert_eq!((won.len(), lost.len()), (1, 1), "{outputs:?}");
+    assert!(lost[0].stderr.contains("Conflict"), "{}", lost[0].stderr);
+    let told: serde_json::Value = serde_json::from_str(&won[0].stdout).unwrap();
+    let password = told["password"].as_str().expect("a temporary password").to_owned();
+    let login = format!(
+        "printf '%s\\nQuieter-Harbour-Lantern-7\\n' '{password}' | deputyctl login fresh first --method password --answers-fd 0"
+    );
+    let login = as_user("freshportal", &["sh", "-c", &login]);
+    assert!(login.stdout.contains("/session/"), "{}{}", login.stdout, login.stderr);
+    // With its session the application's own administration begins.
+    let session = login.stdout.trim().to_owned();
+    let add = deputyctl("freshportal", &["account", "add", "fresh", "second", "--by", &session]);
+    assert_eq!(add.status, 0, "{}", add.stderr);
+    let without = deputyctl("freshportal", &["account", "add", "fresh", "third"]);
+    assert!(without.stderr.contains("ActingAccountRequired"), "{}", without.stderr);
 }
 
 #[test]

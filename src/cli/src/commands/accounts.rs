@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 use zbus::{OwnedObjectPath, Variant};
 
-use super::{Context, block_on, import, pages, record_of, passwords};
+use super::{Context, block_on, import, pages, passwords, record_of};
 use crate::bus::{Bus, CallOptions};
 use crate::confirm::confirm;
 use crate::failure::Failure;
@@ -54,7 +54,8 @@ pub fn texts<'a, T: AsRef<str>>(
     }
 }
 
-fn person<'a>(options: &mut CallOptions<'a>, person: &'a PersonOptions) {
+/// Adds what is known of a person.
+pub fn person<'a>(options: &mut CallOptions<'a>, person: &'a PersonOptions) {
     let given =
         [("email", &person.email), ("first_name", &person.first_name), ("last_name", &person.last_name)];
     texts(options, given.map(|(name, value)| (name, value.as_ref())));

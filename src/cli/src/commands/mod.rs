@@ -46,6 +46,7 @@ pub fn execute(options: Options) -> Result<ExitCode, Failure> {
     match options.command {
         Command::Status => records::status(&context),
         Command::Application(command) => records::application(&context, command),
+        Command::Setup(options) => passwords::setup(&context, options),
         Command::Account(command) => accounts::account(&context, command),
         Command::Group(command) => groups::group(&context, command),
         Command::Role(command) => accounts::role(&context, command),

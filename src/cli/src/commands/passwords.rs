@@ -12,7 +12,7 @@ use deputy_core::denial::Code;
 use zbus::{Fd, OwnedObjectPath};
 use zeroize::Zeroizing;
 
-use super::accounts::options;
+use super::accounts::{options, person};
 use super::{Context, block_on, record_of};
 use crate::answers::Answers;
 use crate::bus::Bus;
@@ -20,7 +20,7 @@ use crate::confirm::confirm;
 use crate::converse::with_terminal;
 use crate::escape;
 use crate::failure::Failure;
-use crate::options::{AccountTarget, ByOption, LoginOptions};
+use crate::options::{AccountTarget, ByOption, LoginOptions, SetupOptions};
 
 /// What is typed, in memory that is wiped.
 type Typed = Zeroizing<Vec<u8>>;
@@ -60,14 +60,54 @@ pub fn reset(context: &Context, target: &AccountTarget) -> Result<ExitCode, Fail
     block_on(async {
         let body = (account, options(application, &target.by));
         let pipe: zbus::OwnedFd = Bus::connect().await?.call("Accounts", "ResetPassword", &body).await?;
-        let mut password = Zeroizing::new(String::with_capacity(64));
-        File::from(OwnedFd::from(pipe)).take(64).read_to_string(&mut password)?;
+        let password = read_once(pipe)?;
         let record = record_of([("application", application), ("account", account), ("password", &password)]);
-        let shown = Zeroizing::new(format!(
-            "The temporary password of {account}, to be replaced at the first login: {}",
-            escape::text(&password)
-        ));
-        context.output.done(&shown, &record)?;
+        context.output.done(&temporary(account, &password), &record)?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// What is in the pipe, which holds a password or nothing.
+fn read_once(pipe: zbus::OwnedFd) -> Result<Zeroizing<String>, Failure> {
+    let mut password = Zeroizing::new(String::with_capacity(64));
+    File::from(OwnedFd::from(pipe)).take(64).read_to_string(&mut password)?;
+    Ok(password)
+}
+
+fn temporary(account: &str, password: &str) -> Zeroizing<String> {
+    Zeroizing::new(format!(
+        "The temporary password of {account}, to be replaced at the first login: {}",
+        escape::text(password)
+    ))
+}
+
+/// `setup`.
+pub fn setup(context: &Context, asked: SetupOptions) -> Result<ExitCode, Failure> {
+    let (application, account) = (asked.application.as_str(), asked.account.as_str());
+    let typed = asked.password || asked.answers_fd.is_some();
+    let answers = if typed { Some(Arc::new(Answers::find(asked.answers_fd)?)) } else { None };
+    block_on(async {
+        let by = ByOption { by: None };
+        let mut options = options(application, &by);
+        person(&mut options, &asked.person);
+        if let Some(answers) = answers {
+            let question = format!("Password of {account}: ");
+            let password = with_terminal(answers, move |answers| new_password(answers, &question)).await?;
+            let fd: Fd<'static> = pipe(&password)?.into();
+            options.insert("password", fd.into());
+        }
+        let told: zbus::OwnedFd =
+            Bus::connect().await?.call("Accounts", "Setup", &(account, options)).await?;
+        let password = read_once(told)?;
+        let mut record = record_of([("application", application), ("account", account)]);
+        let done = format!("account {account} is the superuser of {application}");
+        if password.is_empty() {
+            context.output.done(&done, &record)?;
+        } else {
+            record.insert("password".to_owned(), password.as_str().into());
+            let sentence = Zeroizing::new(format!("{done}\n{}", *temporary(account, &password)));
+            context.output.done(&sentence, &record)?;
+        }
         Ok(ExitCode::SUCCESS)
     })
 }

@@ -42,6 +42,34 @@ pub struct PersonOptions {
     pub last_name: Option<String>,
 }
 
+/// The first account of an application.
+#[derive(Debug, Args)]
+#[command(after_help = SETUP_HELP)]
+pub struct SetupOptions {
+    /// The application
+    #[arg(value_name = "APP")]
+    pub application: ApplicationName,
+    /// The account
+    #[arg(value_name = "NAME")]
+    pub account: AccountName,
+    /// Whose
+    #[command(flatten)]
+    pub person: PersonOptions,
+    /// Type its password instead of having a temporary one made
+    #[arg(long)]
+    pub password: bool,
+    /// Read its password from this descriptor
+    #[arg(long, value_name = "N")]
+    pub answers_fd: Option<u32>,
+}
+
+const SETUP_HELP: &str = "\
+Only root, or an administrator by polkit, can do this, and only while the application has no account. There is never a
+default password: the temporary one is shown once, and has to be replaced at the first login.
+
+Example:
+  deputyctl setup portal ada --email ada@example.org";
+
 /// What to do with accounts.
 #[derive(Debug, Subcommand)]
 pub enum AccountCommand {

@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 pub use accounts::{
     AccountCommand, AccountTarget, ByOption, GroupCommand, GroupTarget, ListAccountsOptions, PersonOptions,
-    RoleCommand, Sort,
+    RoleCommand, SetupOptions, Sort,
 };
 pub use consent::{ConsentCommand, GiveOptions, GrantOptions, RevokeOptions};
 pub use jobs::{JobCommand, LoginMethod, LoginOptions, RunOptions, SessionCommand};
@@ -80,6 +80,8 @@ pub enum Command {
     /// Applications registered with Deputy
     #[command(subcommand)]
     Application(ApplicationCommand),
+    /// Make the first account of an application, its superuser
+    Setup(SetupOptions),
     /// Accounts of one application
     #[command(subcommand)]
     Account(AccountCommand),
