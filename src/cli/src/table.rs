@@ -104,12 +104,16 @@ fn heading(text: &str, style: Style) -> Cell {
 fn colored(name: &str, value: &Value, style: Style) -> Cell {
     let text = cell(name, value);
     let color = match (name, text.as_str()) {
-        ("severity", "error") | ("state", "stale" | "lost" | "revoked" | "expired") => Some(Color::Red),
-        ("severity", "warning") | ("state", "waiting" | "queued") => Some(Color::Yellow),
-        ("state", "active" | "running") => Some(Color::Green),
-        ("status", "active") | ("result", "added" | "to be added") => Some(Color::Green),
-        ("status", "pending") => Some(Color::Yellow),
-        ("status", "rejected" | "deactivated") | ("result", "refused") => Some(Color::Red),
+        ("severity", "error")
+        | ("state", "stale" | "lost" | "revoked" | "expired")
+        | ("status", "rejected" | "deactivated")
+        | ("result", "refused") => Some(Color::Red),
+        ("severity", "warning") | ("state", "waiting" | "queued") | ("status", "pending") => {
+            Some(Color::Yellow)
+        }
+        ("state", "active" | "running") | ("status", "active") | ("result", "added" | "to be added") => {
+            Some(Color::Green)
+        }
         _ => None,
     };
     match color {

@@ -90,11 +90,12 @@ impl Step {
     pub fn from(self, status: Option<Status>) -> Result<Option<Status>, Refused> {
         use Status::{Active, Deactivated, Pending, Rejected};
         match (self, status) {
-            (Step::Create, None) => Ok(Some(Active)),
+            (Step::Create, None) | (Step::Approve, Some(Pending)) | (Step::Reactivate, Some(Deactivated)) => {
+                Ok(Some(Active))
+            }
             (Step::Register, None | Some(Rejected)) => Ok(Some(Pending)),
             (Step::Create | Step::Register, Some(_)) => Err(Refused::Exists),
             (_, None) => Err(Refused::Absent),
-            (Step::Approve, Some(Pending)) | (Step::Reactivate, Some(Deactivated)) => Ok(Some(Active)),
             (Step::Reject, Some(Pending)) => Ok(Some(Rejected)),
             (Step::Deactivate, Some(Active)) => Ok(Some(Deactivated)),
             (Step::Edit | Step::SetRole, Some(status @ (Pending | Active | Deactivated))) => Ok(Some(status)),

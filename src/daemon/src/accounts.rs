@@ -127,14 +127,11 @@ pub async fn set_role(
     let grant = call.authorize(about.group(group.as_ref())).await?;
     let application = grant.application()?.name.clone();
     let store = &call.daemon.store;
-    let from = match &group {
-        Some(group) => {
-            store.membership(&application, group, &account)?.ok_or_else(Denial::not_found)?.role
-        }
-        None => {
-            grant.in_the_whole_application()?;
-            Some(store.account(&application, &account)?.ok_or_else(Denial::not_found)?.role)
-        }
+    let from = if let Some(group) = &group {
+        store.membership(&application, group, &account)?.ok_or_else(Denial::not_found)?.role
+    } else {
+        grant.in_the_whole_application()?;
+        Some(store.account(&application, &account)?.ok_or_else(Denial::not_found)?.role)
     };
     let to = Some(role).filter(|role| !role.is_empty());
     match &to {

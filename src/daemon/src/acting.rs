@@ -27,8 +27,8 @@ pub struct Power {
 
 impl Power {
     /// Whether it is at least the other role, which `whose` describes.
-    pub fn covers(&self, application: &ApplicationName, other: &Role, whose: &str) -> Result<(), Denial> {
-        if self.role.covers(other) {
+    pub fn covers(&self, application: &ApplicationName, other: Role, whose: &str) -> Result<(), Denial> {
+        if self.role.covers(&other) {
             return Ok(());
         }
         let more = match other.permissions.iter().find(|permission| !self.role.permissions.has(*permission)) {
@@ -37,7 +37,9 @@ impl Power {
         };
         Err(missing(
             application,
-            format!("{whose} has more ({more}) than the acting account: nobody gives or manages what he does not have"),
+            format!(
+                "{whose} has more ({more}) than the acting account: nobody gives or manages what he does not have"
+            ),
         ))
     }
 
@@ -188,12 +190,14 @@ pub fn decide(call: &Call, registered: &Registered, about: &mut About) -> Result
 }
 
 /// Whether all that a call is about is in these groups. A call about the whole application is not.
-fn inside(call: &Call, registered: &Registered, about: &About, groups: &[&GroupName]) -> Result<bool, Denial> {
+fn inside(
+    call: &Call,
+    registered: &Registered,
+    about: &About,
+    groups: &[&GroupName],
+) -> Result<bool, Denial> {
     let store = &call.daemon.store;
-    let group = match &about.group {
-        None => None,
-        Some(group) => Some(groups.contains(&group)),
-    };
+    let group = about.group.as_ref().map(|group| groups.contains(&group));
     let account = match &about.account {
         // One that is not there yet is wherever it is made.
         Some(account) if group.is_none() || store.account(&registered.name, account)?.is_some() => {
@@ -225,7 +229,7 @@ fn power_over(
     };
     let Some(target) = call.daemon.store.account(&registered.name, account)? else { return Ok(()) };
     let role = whole(&call.daemon, registered, &target)?;
-    power.covers(&registered.name, &role, &format!("the account {account}"))
+    power.covers(&registered.name, role, &format!("the account {account}"))
 }
 
 /// The account that the option `by` names, and its session.
@@ -243,7 +247,8 @@ fn who(call: &Call, registered: &Registered, by: &str) -> Result<(Account, Optio
         if let Authentication::ActFor { .. } = session.how {
             return Err(missing(
                 &registered.name,
-                "who acts for another account runs jobs and touches files, and administers nothing".to_owned(),
+                "who acts for another account runs jobs and touches files, and administers nothing"
+                    .to_owned(),
             ));
         }
         return Ok((active(&call.daemon, registered, &session.account)?, Some(id)));

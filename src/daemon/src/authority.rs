@@ -178,7 +178,7 @@ impl Grant {
             return Err(acting::no_such_role(&application.name, role));
         };
         match &self.power {
-            Some(power) => power.covers(&application.name, &given, &format!("the role {role}")),
+            Some(power) => power.covers(&application.name, given, &format!("the role {role}")),
             None => Ok(()),
         }
     }

@@ -10,7 +10,9 @@ use deputyd::store::{
     Account, AccountFilter, AccountSort, Acting, Actor, Authentication, Change, PageRequest, Store,
     StoreError, Timestamp, rebuild,
 };
-use store_common::{Dice, account, activate, actor, application, create, directories, ended, open, options, queue};
+use store_common::{
+    Dice, account, activate, actor, application, create, directories, ended, open, options, queue,
+};
 
 fn commit(store: &Store, change: Change) -> Result<(), StoreError> {
     store.commit_blocking(change, actor()).map(drop)

@@ -41,15 +41,13 @@ fn of_target(target: &AccountTarget) -> CallOptions<'_> {
 }
 
 /// Adds what is given.
-pub fn texts<'a, T: AsRef<str>>(
+pub fn texts<'a>(
     options: &mut CallOptions<'a>,
-    given: impl IntoIterator<Item = (&'a str, Option<&'a T>)>,
-) where
-    T: 'a + ?Sized,
-{
+    given: impl IntoIterator<Item = (&'a str, Option<&'a String>)>,
+) {
     for (name, value) in given {
         if let Some(value) = value {
-            options.insert(name, value.as_ref().into());
+            options.insert(name, value.as_str().into());
         }
     }
 }

@@ -17,7 +17,9 @@ pub use accounts::{
 pub use consent::{ConsentCommand, GiveOptions, GrantOptions, RevokeOptions};
 pub use jobs::{JobCommand, LoginMethod, LoginOptions, RunOptions, SessionCommand};
 pub use links::{CheckOptions, ImportOptions, LinkCommand, LinkTarget, RequestOptions};
-pub use projects::{CreateProjectOptions, ExplainOptions, ProjectCommand, ProjectDefaultsOptions, ProjectTarget};
+pub use projects::{
+    CreateProjectOptions, ExplainOptions, ProjectCommand, ProjectDefaultsOptions, ProjectTarget,
+};
 pub use records::{ApplicationCommand, InstallOptions};
 pub use store::StoreCommand;
 

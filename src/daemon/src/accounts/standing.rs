@@ -67,11 +67,8 @@ pub async fn deactivate(
     let reason = options.free_text("reason")?.unwrap_or_default();
     let cancel_jobs = options.flag("cancel_jobs")?;
     let (grant, application) = about_one(&call, &account, options).await?;
-    let change = Change::AccountDeactivated {
-        application: application.clone(),
-        account: account.clone(),
-        reason,
-    };
+    let change =
+        Change::AccountDeactivated { application: application.clone(), account: account.clone(), reason };
     call.daemon.store.commit(change, grant.actor()?).await?;
     if cancel_jobs {
         // From here on none is accepted any more, so these are all.

@@ -4,8 +4,8 @@
 
 use std::future::Future;
 
-use deputy_core::{Denial, Permission};
 use deputy_core::application::PolkitQuestion;
+use deputy_core::{Denial, Permission};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

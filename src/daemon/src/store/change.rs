@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use deputy_core::consent::GivenBy;
 use deputy_core::job::{JobEnd, OsIdentity, Usage};
+use deputy_core::project::ProjectKey;
 use deputy_core::{
     AccountName, ApplicationName, Code, GroupName, JobId, KindName, LinkCode, OsUserName, SessionId,
 };
-use deputy_core::project::ProjectKey;
 use serde::{Deserialize, Serialize};
 
 use super::argument::Argument;

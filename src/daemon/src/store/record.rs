@@ -3,8 +3,8 @@
 use deputy_core::account::Status;
 use deputy_core::consent::GivenBy;
 use deputy_core::job::{JobEnd, OsIdentity, Usage};
-use deputy_core::{AccountName, ApplicationName, GroupName, JobId, KindName, LinkCode, SessionId};
 use deputy_core::project::ProjectKey;
+use deputy_core::{AccountName, ApplicationName, GroupName, JobId, KindName, LinkCode, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::argument::Argument;

@@ -12,6 +12,7 @@ use deputy_sys::cgroup::JobCgroup;
 use deputy_sys::descendants;
 use deputy_sys::launch::{LaunchResult, Started, launch_result};
 use deputy_sys::process::{self, SignalFd, Wait};
+use deputy_wire::WireError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SocketFlags, accept_with, sockopt};
 
@@ -217,7 +218,15 @@ impl<'a> Watch<'a> {
 
     /// Carries out one command of a connection. Whether the connection is still there.
     fn serve(&mut self, index: usize) -> bool {
-        let packet = match deputy_wire::receive(&self.listeners[index]) {
+        let received = match deputy_wire::receive(&self.listeners[index]) {
+            // The other end closed without having read what it was told. The kernel says so before it gives out what
+            // that end had sent, and says it once: a command must not be lost to that.
+            Err(WireError::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+                deputy_wire::receive(&self.listeners[index])
+            }
+            other => other,
+        };
+        let packet = match received {
             Ok(Some(packet)) => packet,
             Err(error) if error.would_block() => return true,
             Ok(None) | Err(_) => return false,

@@ -41,7 +41,11 @@ pub(super) fn apply(change: &Change, at: Timestamp, draft: &mut Draft<'_>) -> Re
                 return Err(conflict("account", pair(application, account), "it needs a role"));
             };
             if from.as_ref() != Some(&old.role) {
-                return Err(conflict("account", pair(application, account), "its role was changed meanwhile"));
+                return Err(conflict(
+                    "account",
+                    pair(application, account),
+                    "its role was changed meanwhile",
+                ));
             }
             let new = Account { role: role.clone(), ..old.clone() };
             put(draft, Some(&old), Some(&new))
@@ -123,10 +127,7 @@ fn delete(
     let remaining = remaining(draft, application, account, at)?;
     if !remaining.is_empty() {
         let words: Vec<String> = remaining.iter().map(|one| format!("{} {}", one.what, one.name)).collect();
-        return Err(StoreError::NotEmpty {
-            key: pair(application, account),
-            remaining: shortened(&words),
-        });
+        return Err(StoreError::NotEmpty { key: pair(application, account), remaining: shortened(&words) });
     }
     put(draft, Some(&old), None)?;
     draft.remove(keys::password(application, account));
@@ -330,11 +331,7 @@ fn put(draft: &mut Draft<'_>, old: Option<&Account>, new: Option<&Account>) -> R
 /// all of them; what few are has entries of its own, or a page of those few would be a walk through a million.
 fn entries(account: &Account) -> Vec<Vec<u8>> {
     let mut keys = Vec::with_capacity(8);
-    let facets = [
-        Some(String::new()),
-        keys::status_facet(account.status),
-        keys::role_facet(&account.role),
-    ];
+    let facets = [Some(String::new()), keys::status_facet(account.status), keys::role_facet(&account.role)];
     for facet in facets.into_iter().flatten() {
         for sort in [keys::BY_NAME, keys::BY_CREATED, keys::BY_LOGIN] {
             if facet.is_empty() && sort == keys::BY_NAME {

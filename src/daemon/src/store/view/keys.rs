@@ -1,8 +1,8 @@
 //! The keys of the view's rows. A first byte says which index; names end with NUL, which no name contains.
 
 use deputy_core::account::Status;
-use deputy_core::role::DEFAULT_ROLE;
 use deputy_core::project::ProjectKey;
+use deputy_core::role::DEFAULT_ROLE;
 use deputy_core::{AccountName, ApplicationName, GroupName, JobId, OsUid, SessionId};
 
 use crate::store::record::Account;
@@ -92,7 +92,13 @@ pub fn groups(application: &ApplicationName) -> Vec<u8> {
 pub fn member(application: &ApplicationName, group: &GroupName, account: &AccountName) -> Vec<u8> {
     join(
         b'm',
-        &[application.as_str().as_bytes(), &[0], group.as_str().as_bytes(), &[0], account.as_str().as_bytes()],
+        &[
+            application.as_str().as_bytes(),
+            &[0],
+            group.as_str().as_bytes(),
+            &[0],
+            account.as_str().as_bytes(),
+        ],
     )
 }
 
