@@ -6,6 +6,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, Subcommand, ValueEnum};
 use deputy_core::ids::JobId;
 use deputy_core::names::{AccountName, ApplicationName, KindName};
+use deputy_core::project::ProjectKey;
 use zbus::OwnedObjectPath;
 
 use super::accounts::ByOption;
@@ -36,6 +37,9 @@ pub struct RunOptions {
     /// The kind of job, on which policy decides
     #[arg(long, value_name = "K")]
     pub kind: Option<KindName>,
+    /// The project that it belongs to: it runs as the OS account that was pinned there
+    #[arg(long, value_name = "OWNER/NAME")]
+    pub project: Option<ProjectKey>,
     /// The working directory; without it, the home directory
     #[arg(long, value_name = "DIR")]
     pub cwd: Option<OsString>,
