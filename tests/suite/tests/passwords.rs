@@ -51,7 +51,7 @@ fn answering(user: &str, arguments: &[&str], answers: &[&str]) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .expect("deputyctl");
-    let lines = answers.iter().map(|answer| format!("{answer}\n")).collect::<String>();
+    let lines = answers.iter().flat_map(|answer| [*answer, "\n"]).collect::<String>();
     // One that refuses at once does not read.
     let _ = child.stdin.take().expect("a pipe").write_all(lines.as_bytes());
     let output = child.wait_with_output().expect("its output");
@@ -100,7 +100,8 @@ fn passwords_and_sessions_outlive_a_daemon_that_is_killed() {
     ok(&deputyctl("root", &["link", "request", "keeper", "steady", "alice"]));
     let session = ok(&log_in("steady", &[GOOD]));
     let whoami = |session: &str| {
-        let options = ["run", "--app", "keeper", "--account", "steady", "--session", session, "--", "id", "-un"];
+        let options =
+            ["run", "--app", "keeper", "--account", "steady", "--session", session, "--", "id", "-un"];
         deputyctl("keeper", &options)
     };
     assert_eq!(ok(&whoami(&session)), "alice");
@@ -139,7 +140,10 @@ fn a_reset_shows_a_temporary_password_once_which_has_to_be_replaced() {
     ok(&log_in("forgetful", &[BETTER]));
     assert_eq!(refused(&log_in("forgetful", &[&temporary])), "AuthenticationFailed");
     // Resetting is for administrators, and for the application in the name of an account that may.
-    assert_eq!(refused(&deputyctl("keeper", &["account", "reset", "keeper", "forgetful"])), "ActingAccountRequired");
+    assert_eq!(
+        refused(&deputyctl("keeper", &["account", "reset", "keeper", "forgetful"])),
+        "ActingAccountRequired"
+    );
     assert_eq!(refused(&deputyctl("carol", &["account", "reset", "keeper", "forgetful"])), "NotAuthorized");
 }
 
@@ -155,14 +159,20 @@ fn one_who_is_being_guessed_at_does_not_keep_others_waiting() {
                 let (reader, mut writer) = std::io::pipe().expect("a pipe");
                 write!(writer, "guess {number}").expect("the guess");
                 drop(writer);
-                let body = ("target", zbus::OwnedFd::from(StdFd::from(reader)), options(&[("origin", "198.51.100.7")]));
+                let body = (
+                    "target",
+                    zbus::OwnedFd::from(StdFd::from(reader)),
+                    options(&[("origin", "198.51.100.7")]),
+                );
                 client.call::<_, (zbus::OwnedObjectPath,)>("Authentication.Password", &body).await
             }
         };
         // Until the next try from there has to wait for seconds.
         for round in 0..3 {
             let answers = join_all((0..4).map(|number| guess(round * 4 + number))).await;
-            assert!(answers.iter().all(|answer| answer.as_ref().unwrap_err().code() == "AuthenticationFailed"));
+            assert!(
+                answers.iter().all(|answer| answer.as_ref().unwrap_err().code() == "AuthenticationFailed")
+            );
         }
         // As many as may wait do; more are sent away.
         let waiting = tokio::spawn(join_all((0..4).map(guess)));
@@ -180,7 +190,8 @@ fn one_who_is_being_guessed_at_does_not_keep_others_waiting() {
                 let (reader, mut writer) = std::io::pipe().expect("a pipe");
                 write!(writer, "{GOOD}").expect("the password");
                 drop(writer);
-                let body = (name, zbus::OwnedFd::from(StdFd::from(reader)), options(&[("origin", "192.0.2.1")]));
+                let body =
+                    (name, zbus::OwnedFd::from(StdFd::from(reader)), options(&[("origin", "192.0.2.1")]));
                 client.call::<_, (zbus::OwnedObjectPath,)>("Authentication.Password", &body).await
             }
         };
@@ -212,7 +223,8 @@ fn a_password_is_not_on_the_bus_nor_in_logs_nor_in_the_ledger() {
     ok(&deputyctl("keeper", &["session", "list", "keeper"]));
     monitor.kill().expect("the monitor ends");
     monitor.wait().expect("its end");
-    let files = as_user("root", &["find", "/var/lib/deputy", "/var/log/deputy-sandbox", traffic, "-type", "f"]);
+    let files =
+        as_user("root", &["find", "/var/lib/deputy", "/var/log/deputy-sandbox", traffic, "-type", "f"]);
     for file in files.stdout.lines() {
         let bytes = fs::read(file).unwrap_or_default();
         for secret in [old, new, &temporary] {

@@ -97,7 +97,12 @@ impl Typist {
             };
             self.seen.push(byte.into());
         }
-        self.child.stdin.as_mut().expect("a pipe").write_all(format!("{answer}\n").as_bytes()).expect("typed");
+        self.child
+            .stdin
+            .as_mut()
+            .expect("a pipe")
+            .write_all(format!("{answer}\n").as_bytes())
+            .expect("typed");
     }
 
     fn end(mut self) -> (Option<i32>, String) {
@@ -120,7 +125,8 @@ fn a_one_time_code_is_asked_for_behind_the_password() {
     let login = fs::read_to_string("/etc/pam.d/deputy-login").expect("the shipped service");
     let line = "auth      required    pam_unix.so\n";
     assert!(login.contains(line));
-    let both = format!("{line}auth      required    pam_oath.so usersfile=/etc/users.oath window=5 digits=6\n");
+    let both =
+        format!("{line}auth      required    pam_oath.so usersfile=/etc/users.oath window=5 digits=6\n");
     fs::write("/etc/pam.d/deputy-codes", login.replace(line, &both)).expect("a service with codes");
     fs::write("/etc/users.oath", "HOTP otto - 3132333435363738393031323334353637383930\n").expect("the keys");
     run("chmod", &["600", "/etc/users.oath"]);

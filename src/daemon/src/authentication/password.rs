@@ -53,21 +53,18 @@ pub async fn password(
         return Err(Denial::authentication_failed());
     };
     attempt.right();
-    let generation = match new {
-        Some(new) => {
-            let new = New {
-                password: &new,
-                temporary: false,
-                replaces: Some(fact.generation),
-                policy: Some(&registered.policy.passwords),
-            };
-            let set = daemon.passwords.set(&daemon.store, &record, new, grant.actor()?).await;
-            set.map_err(changed_meanwhile)?
-        }
-        None => {
-            check_age(&registered, &fact)?;
-            fact.generation
-        }
+    let generation = if let Some(new) = new {
+        let new = New {
+            password: &new,
+            temporary: false,
+            replaces: Some(fact.generation),
+            policy: Some(&registered.policy.passwords),
+        };
+        let set = daemon.passwords.set(&daemon.store, &record, new, grant.actor()?).await;
+        set.map_err(changed_meanwhile)?
+    } else {
+        check_age(&registered, &fact)?;
+        fact.generation
     };
     let how = Authentication::Password { generation };
     let times = Times::of(&grant.snapshot.settings.sessions, &registered.policy.sessions);

@@ -148,9 +148,9 @@ impl HashFile {
                 break;
             }
             match (decode(&bytes), torn) {
-                (Some(line), None) => {
+                (Some(known), None) => {
                     let place = Place { offset, length: u32::try_from(read - 1).unwrap_or(u32::MAX) };
-                    note(&mut places, &mut live, &line, place);
+                    note(&mut places, &mut live, &known, place);
                 }
                 // A write that was cut short is the last there was.
                 (Some(_), Some(torn)) => return Err(FileError::Damaged(torn)),
@@ -256,12 +256,12 @@ impl HashFile {
 }
 
 /// Takes a line into account.
-fn note(places: &mut BTreeMap<Key, Place>, live: &mut u64, line: &Line, place: Place) {
-    let key = key(&line.application, &line.account);
+fn note(places: &mut BTreeMap<Key, Place>, live: &mut u64, known: &Line, place: Place) {
+    let key = key(&known.application, &known.account);
     let bytes = |place: Place| u64::from(place.length) + 1;
-    let old = if line.hashes.is_empty() { places.remove(&key) } else { places.insert(key, place) };
+    let old = if known.hashes.is_empty() { places.remove(&key) } else { places.insert(key, place) };
     *live -= old.map_or(0, bytes);
-    if !line.hashes.is_empty() {
+    if !known.hashes.is_empty() {
         *live += bytes(place);
     }
 }

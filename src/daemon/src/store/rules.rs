@@ -154,6 +154,8 @@ fn apply_link(change: &Change, at: Timestamp, draft: &mut Draft<'_>) -> Result<(
             let link = need_link(draft, application, account)?;
             draft.remove(keys::link(application, account));
             draft.remove(keys::link_of_uid(link.os.uid, application, account));
+            // They were of an account that acted as this OS account.
+            accounts::end_sessions(draft, application, account)?;
         }
         _ => {}
     }

@@ -18,6 +18,11 @@ fn harness() -> Harness {
     Harness::new(linking(|_, _, _| {}))
 }
 
+/// Adds to the keeper's file.
+fn with(harness: &Harness, text: &str) {
+    harness.files.lock().unwrap().get_mut("keeper").unwrap().extend(["\n", text]);
+}
+
 /// A pipe out of which a password comes.
 fn pipe(password: &str) -> OwnedFd {
     let (reader, mut writer) = std::io::pipe().unwrap();
@@ -155,9 +160,7 @@ async fn what_is_weak_is_refused_with_the_reason_in_words() {
     }
     assert_eq!(code(&log_in(&harness, "ann", "qwertyuiop").await), "AuthenticationFailed");
     // Where the file asks for less, less is enough.
-    let mut files = harness.files.lock().unwrap();
-    files.get_mut("keeper").unwrap().push_str("\n[passwords]\nminimum_score = 0\nhistory = 0");
-    drop(files);
+    with(&harness, "[passwords]\nminimum_score = 0\nhistory = 0");
     ok(&set(&harness, "ann", "qwertyuiop", false).await);
     ok(&set(&harness, "ann", "qwertyuiop", false).await);
 }
@@ -191,9 +194,7 @@ async fn an_idle_session_ends_and_a_used_one_lives_to_its_end() {
     let harness = harness();
     account(&harness, "ann").await;
     ok(&set(&harness, "ann", GOOD, false).await);
-    let mut files = harness.files.lock().unwrap();
-    files.get_mut("keeper").unwrap().push_str("\n[sessions]\nidle_seconds = 2\nlifetime_seconds = 6");
-    drop(files);
+    with(&harness, "[sessions]\nidle_seconds = 2\nlifetime_seconds = 6");
     let idle = session(&log_in(&harness, "ann", GOOD).await);
     let used = session(&log_in(&harness, "ann", GOOD).await);
     let ends = number(&harness.call_at(KEEPER, &used, "Session.Get", &()).await, "ends");
@@ -216,7 +217,7 @@ async fn an_idle_session_ends_and_a_used_one_lives_to_its_end() {
     let body = listed.body();
     let (sessions, _): (Vec<BTreeMap<String, zbus::OwnedVariant>>, String) = body.deserialize().unwrap();
     let paths: Vec<String> = sessions.iter().map(|session| string(&session["path"])).collect();
-    assert_eq!(paths, [used.clone()]);
+    assert_eq!(paths, std::slice::from_ref(&used));
     while is_live(&harness, &used).await {
         assert!(begun.elapsed() < std::time::Duration::from_secs(60), "no end whatever happens");
         let _ = harness.call_at(KEEPER, &used, "Session.Extend", &()).await;
@@ -268,4 +269,27 @@ async fn one_person_has_no_login() {
     assert_eq!(code(&begun), "MethodNotAllowed");
     let argv = vec![b"/bin/true".to_vec()];
     assert_eq!(code(&harness.call(904, "Jobs.Run", &("me", argv, none())).await), "NotLinked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_vouched_is_recorded_and_the_session_ends_with_the_link() {
+    let harness = harness();
+    harness.linked(DEMO, "ann").await;
+    let expiry = crate::store::Timestamp::now().0 + 60_000_000;
+    let mut options = option("issuer", "https://login.example");
+    options.insert("subject", "4711".into());
+    options.insert("expiry", expiry.into());
+    let vouched = harness.call(DEMO, "Authentication.Vouch", &("ann", options)).await;
+    let path = session(&vouched);
+    let shown = harness.call_at(DEMO, &path, "Session.Get", &()).await;
+    assert_eq!(text(&shown, "issuer").unwrap(), "https://login.example");
+    assert_eq!(text(&shown, "subject").unwrap(), "4711");
+    assert_eq!(number(&shown, "ends"), expiry);
+    assert!(number(&harness.call(DEMO, "Accounts.Get", &("ann", none())).await, "last_login") > 0);
+    for over in [0u64, 1] {
+        let refused = harness.call(DEMO, "Authentication.Vouch", &("ann", option("expiry", over))).await;
+        assert_eq!(code(&refused), "InvalidArgument");
+    }
+    ok(&harness.call(DEMO, "Links.Unlink", &("ann", none())).await);
+    assert_eq!(code(&harness.call_at(DEMO, &path, "Session.Get", &()).await), "NotFound");
 }

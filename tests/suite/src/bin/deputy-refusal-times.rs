@@ -110,7 +110,9 @@ fn pipe(password: &str) -> zbus::OwnedFd {
 /// The largest distance between the distributions of two sorted samples (Kolmogorov and Smirnov), and the one that
 /// two samples of the same distribution exceed once in twenty times.
 fn compare(one: &[Duration], other: &[Duration]) -> (f64, f64) {
-    let below = |times: &[Duration], bound: Duration| ratio(times.partition_point(|time| *time <= bound), times.len());
+    let below = |times: &[Duration], bound: Duration| {
+        ratio(times.partition_point(|time| *time <= bound), times.len())
+    };
     let distance = one
         .iter()
         .chain(other)
