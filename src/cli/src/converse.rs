@@ -1,6 +1,7 @@
 //! A conversation: what it is for is shown first, then questions are answered until the end.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use deputy_core::message::Purpose;
 use deputy_core::message::conversation::Hello;
@@ -24,7 +25,7 @@ pub async fn authenticate(bus: &Bus, expected: Expected, answers: Answers) -> Re
     }
     let (client, theirs) = Client::new(expected)?;
     let id: String = begin(bus, &account, purpose, theirs, &options).await?;
-    converse(client, answers).await?;
+    with_terminal(Arc::new(answers), move |answers| talk(client, answers)).await?;
     let result: Dictionary = bus.call("Authentication", "Finish", &(id.as_str(),)).await?;
     Ok(value::record(&result))
 }
@@ -40,14 +41,17 @@ async fn begin(
     bus.call("Authentication", "Begin", &(account, purpose, zbus::OwnedFd::from(theirs), options)).await
 }
 
-/// The conversation blocks, so it has a thread of its own; a signal puts the terminal back and ends the program.
-async fn converse(client: Client, answers: Answers) -> Result<(), Failure> {
+/// Asking blocks, so it has a thread of its own; a signal puts the terminal back and ends the program.
+pub async fn with_terminal<T: Send + 'static>(
+    answers: Arc<Answers>,
+    talk: impl FnOnce(&Answers) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
     let terminal = answers.terminal();
     let mut signals = Signals::new()?;
-    let talk = tokio::task::spawn_blocking(move || talk(client, &answers));
+    let talk = tokio::task::spawn_blocking(move || talk(&answers));
     tokio::select! {
         result = talk => result.unwrap_or_else(|_| {
-            Err(Failure::new(deputy_core::Code::Internal, "the conversation ended by a fault of deputyctl's"))
+            Err(Failure::new(deputy_core::Code::Internal, "the questions ended by a fault of deputyctl's"))
         }),
         signal = signals.next() => {
             if let Some(terminal) = terminal {

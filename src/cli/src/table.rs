@@ -8,9 +8,10 @@ use crate::value::Record;
 use crate::{escape, time};
 
 /// Fields that are times: microseconds since 1970.
-const TIMES: [&str; 13] = [
+const TIMES: [&str; 14] = [
     "created",
     "ended",
+    "ends",
     "expires",
     "last_login",
     "made",
@@ -103,9 +104,16 @@ fn heading(text: &str, style: Style) -> Cell {
 fn colored(name: &str, value: &Value, style: Style) -> Cell {
     let text = cell(name, value);
     let color = match (name, text.as_str()) {
-        ("severity", "error") | ("state", "stale" | "lost" | "revoked" | "expired") => Some(Color::Red),
-        ("severity", "warning") | ("state", "waiting" | "queued") => Some(Color::Yellow),
-        ("state", "active" | "running") => Some(Color::Green),
+        ("severity", "error")
+        | ("state", "stale" | "lost" | "revoked" | "expired")
+        | ("status", "rejected" | "deactivated")
+        | ("result", "refused") => Some(Color::Red),
+        ("severity", "warning") | ("state", "waiting" | "queued") | ("status", "pending") => {
+            Some(Color::Yellow)
+        }
+        ("state", "active" | "running") | ("status", "active") | ("result", "added" | "to be added") => {
+            Some(Color::Green)
+        }
         _ => None,
     };
     match color {

@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::names::{AccountName, KindName, OsGroupName, OsUserName};
+use crate::names::{AccountName, KindName, OsGroupName, OsUserName, RoleName};
 use crate::pattern::{CommandRule, EnvironmentRule, PatternError};
+use crate::role::{OwnRole, Roles};
+use crate::toml_error;
 
 /// The kind of a job that names none.
 pub const DEFAULT_KIND: &str = "batch";
@@ -53,6 +55,65 @@ pub enum Trust {
 pub enum AuthenticationMethod {
     /// PAM, as the linked OS account.
     Os,
+    /// A password of the account's own, kept by Deputy.
+    Password,
+}
+
+/// For whom the application is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// For many people: each has an account, and proves to be its user.
+    #[default]
+    Login,
+    /// For the one person whose OS account `service_user` is: no login, and no other OS account is ever a target.
+    SingleUser,
+}
+
+/// How long the application's sessions live; what is absent is the machine's setting.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SessionPolicy {
+    /// Seconds without use after which a session ends.
+    pub idle_seconds: Option<u64>,
+    /// Seconds from the authentication to the end, whatever happens.
+    pub lifetime_seconds: Option<u64>,
+}
+
+/// What holds for the passwords that Deputy keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PasswordPolicy {
+    /// The least strength, 0 to 4: 3 withstands somebody who has the hash for some time, 4 for long.
+    pub minimum_score: u8,
+    /// Days after which a password has to be changed; absent: never.
+    pub expire_days: Option<u32>,
+    /// How many passwords before the new one cannot be used again.
+    pub history: u8,
+}
+
+impl Default for PasswordPolicy {
+    fn default() -> Self {
+        Self { minimum_score: 3, expire_days: None, history: 5 }
+    }
+}
+
+/// The most passwords that are remembered: each costs a computation when a new one is compared with it.
+const MAX_HISTORY: u8 = 24;
+
+impl PasswordPolicy {
+    fn check(&self) -> Result<(), ApplicationError> {
+        if self.minimum_score > 4 {
+            return Err(ApplicationError::Meaning("passwords.minimum_score is 0 to 4"));
+        }
+        if self.expire_days == Some(0) {
+            return Err(ApplicationError::Meaning("passwords.expire_days is at least 1, or absent"));
+        }
+        if self.history > MAX_HISTORY {
+            return Err(ApplicationError::Meaning("passwords.history is at most 24"));
+        }
+        Ok(())
+    }
 }
 
 /// Decisions about which polkit is asked too.
@@ -87,24 +148,52 @@ impl Default for OsAccounts {
     }
 }
 
-/// Consent by a rule of root's: where the account's name gives the OS account's name.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LinkRule {
-    /// The OS account's name, with `{account}` where the account's name goes.
-    pub rule: String,
-    /// A mail domain that is cut off the account's name first; an account without it does not match.
+/// What root says about links of the application's accounts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LinkPolicy {
+    /// Consent by rule: the OS account's name, with `{account}` where the account's name goes. Absent: no rule.
+    pub rule: Option<String>,
+    /// A mail domain that is cut off the account's name first; an account without it does not match the rule.
     pub strip_domain: Option<String>,
+    /// The rule gives only OS accounts that are members of one of these groups; absent: any.
+    pub groups: Option<Vec<OsGroupName>>,
+    /// For how long the consent of an owner holds; absent: until it is taken back.
+    pub consent_seconds: Option<u64>,
+    /// Whether several accounts of the application may be linked to one OS account.
+    pub shared: bool,
 }
 
-impl LinkRule {
+impl LinkPolicy {
     /// The OS account that the rule gives to `account`, if any.
     pub fn os_user(&self, account: &AccountName) -> Option<OsUserName> {
+        let rule = self.rule.as_ref()?;
         let name = match &self.strip_domain {
             Some(domain) => account.as_str().strip_suffix(domain.as_str())?.strip_suffix('@')?,
             None => account.as_str(),
         };
-        OsUserName::new(self.rule.replace("{account}", name)).ok()
+        OsUserName::new(rule.replace("{account}", name)).ok()
+    }
+
+    /// Until when a consent that an owner gives now holds, if the asking side wished `asked`: the earlier of the two.
+    pub fn consent_until(&self, now: u64, asked: Option<u64>) -> Option<u64> {
+        let own = self.consent_seconds.map(|seconds| now.saturating_add(seconds));
+        own.into_iter().chain(asked).min()
+    }
+
+    fn check(&self) -> Result<(), ApplicationError> {
+        match &self.rule {
+            Some(rule) if !rule.contains("{account}") => Err(ApplicationError::Meaning(
+                "link.rule needs {account}: without it every account would be the same OS account",
+            )),
+            None if self.strip_domain.is_some() || self.groups.is_some() => Err(ApplicationError::Meaning(
+                "link.strip_domain and link.groups say when link.rule matches; there is no link.rule",
+            )),
+            _ if self.consent_seconds == Some(0) => {
+                Err(ApplicationError::Meaning("link.consent_seconds is at least 1, or absent"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -137,6 +226,9 @@ pub struct Kind {
     /// Whether setuid programs are without effect in the job.
     #[serde(default = "yes")]
     pub no_new_privileges: bool,
+    /// Whose word is enough for jobs of this kind; absent: as for the application.
+    #[serde(default)]
+    pub trust: Option<Trust>,
 }
 
 fn yes() -> bool {
@@ -164,20 +256,28 @@ impl Default for PamServices {
 pub struct Application {
     /// Who speaks for it.
     pub service: Service,
+    /// For whom it is.
+    pub mode: Mode,
     /// Whose word is enough.
     pub trust: Trust,
     /// How its accounts prove who they are.
     pub authentication: Vec<AuthenticationMethod>,
+    /// How long its sessions live.
+    pub sessions: SessionPolicy,
+    /// What holds for passwords.
+    pub passwords: PasswordPolicy,
     /// About what polkit is asked too.
     pub ask_polkit: Vec<PolkitQuestion>,
     /// Which OS accounts it may act as.
     pub os_accounts: OsAccounts,
-    /// Consent by rule.
-    pub link: Option<LinkRule>,
+    /// What holds for links.
+    pub link: LinkPolicy,
     /// Where it may touch files.
     pub roots: Vec<Root>,
     /// What it may run.
     pub kinds: BTreeMap<KindName, Kind>,
+    /// What its accounts may do.
+    pub roles: Roles,
     /// Which variables a request may set.
     pub environment: Vec<EnvironmentRule>,
     /// Its PAM services.
@@ -190,18 +290,29 @@ struct File {
     service_user: Option<OsUserName>,
     service_uid: Option<u32>,
     #[serde(default)]
-    trust: Trust,
+    mode: Mode,
+    trust: Option<Trust>,
     #[serde(default)]
     authentication: Vec<AuthenticationMethod>,
+    #[serde(default)]
+    sessions: SessionPolicy,
+    #[serde(default)]
+    passwords: PasswordPolicy,
     #[serde(default)]
     ask_polkit: Vec<PolkitQuestion>,
     #[serde(default)]
     os_accounts: OsAccounts,
-    link: Option<LinkRule>,
+    #[serde(default)]
+    link: LinkPolicy,
     #[serde(default)]
     roots: Vec<Root>,
     #[serde(default)]
     kinds: BTreeMap<KindName, Kind>,
+    #[serde(default)]
+    roles: BTreeMap<RoleName, OwnRole>,
+    #[serde(default)]
+    act_for: bool,
+    act_for_seconds: Option<u64>,
     #[serde(default)]
     environment: Vec<EnvironmentRule>,
     #[serde(default)]
@@ -209,10 +320,18 @@ struct File {
 }
 
 impl Application {
+    /// Whose word is enough for a job of this kind.
+    pub fn trust_for(&self, kind: &Kind) -> Trust {
+        kind.trust.unwrap_or(self.trust)
+    }
+
     /// Reads the text of an application's file and checks that it makes an application.
     pub fn parse(text: &str) -> Result<Self, ApplicationError> {
-        let file: File =
-            toml::from_str(text).map_err(|error| ApplicationError::Toml { message: error.to_string() })?;
+        let file: File = toml::from_str(text)
+            .map_err(|error| ApplicationError::Toml { message: toml_error::explain(text, &error) })?;
+        if file.mode == Mode::SingleUser {
+            check_single_user(&file)?;
+        }
         let service = match (file.service_user, file.service_uid) {
             (Some(name), None) => Service::User(name),
             (None, Some(0)) => return Err(ApplicationError::Meaning("service_uid cannot be 0, root's")),
@@ -223,12 +342,10 @@ impl Application {
                 ));
             }
         };
-        if let Some(rule) = &file.link
-            && !rule.rule.contains("{account}")
-        {
-            return Err(ApplicationError::Meaning(
-                "link.rule needs {account}: without it every account would be the same OS account",
-            ));
+        file.link.check()?;
+        file.passwords.check()?;
+        if file.sessions.idle_seconds == Some(0) || file.sessions.lifetime_seconds == Some(0) {
+            return Err(ApplicationError::Meaning("a session lives for a second at least"));
         }
         for root in &file.roots {
             check_root(&root.path)?;
@@ -243,17 +360,51 @@ impl Application {
         }
         Ok(Self {
             service,
-            trust: file.trust,
+            mode: file.mode,
+            // Whoever has the one person's uid is that person.
+            trust: if file.mode == Mode::SingleUser {
+                Trust::Application
+            } else {
+                file.trust.unwrap_or_default()
+            },
             authentication: file.authentication,
+            sessions: file.sessions,
+            passwords: file.passwords,
             ask_polkit: file.ask_polkit,
             os_accounts: file.os_accounts,
             link: file.link,
             roots: file.roots,
             kinds: file.kinds,
+            roles: Roles::new(file.roles, file.act_for, file.act_for_seconds)?,
             environment: file.environment,
             pam: file.pam,
         })
     }
+}
+
+/// What makes no sense where there is one person and no login.
+fn check_single_user(file: &File) -> Result<(), ApplicationError> {
+    if file.service_user.is_none() {
+        return Err(ApplicationError::Meaning(
+            "mode = \"single-user\" needs service_user, the person's name",
+        ));
+    }
+    if file.trust.is_some() || file.kinds.values().any(|kind| kind.trust.is_some()) {
+        return Err(ApplicationError::Meaning(
+            "trust has no meaning with mode = \"single-user\": there is no login",
+        ));
+    }
+    if file.authentication.contains(&AuthenticationMethod::Password) {
+        return Err(ApplicationError::Meaning(
+            "authentication by \"password\" has no meaning with mode = \"single-user\": there is no login",
+        ));
+    }
+    if file.link.rule.is_some() || file.link.shared {
+        return Err(ApplicationError::Meaning(
+            "link.rule and link.shared have no meaning with mode = \"single-user\": one account, one consent",
+        ));
+    }
+    Ok(())
 }
 
 fn check_root(path: &str) -> Result<(), ApplicationError> {
@@ -338,12 +489,28 @@ mod tests {
             ("service_user = \"a\"\nservice_uid = 5", "exactly one of"),
             ("service_user = \"a\"\nserviceuser = 1", "line 2"),
             ("service_user = \"a\"\n[link]\nrule = \"alice\"", "{account}"),
+            ("service_user = \"a\"\n[link]\nstrip_domain = \"x\"", "no link.rule"),
+            ("service_user = \"a\"\n[link]\nconsent_seconds = 0", "at least 1"),
             ("service_user = \"a\"\n[[roots]]\npath = \"data\"\naccess = \"read-only\"", "absolute"),
             (
                 "service_user = \"a\"\n[[roots]]\npath = \"/data/../etc\"\naccess = \"read-only\"",
                 "no . or ..",
             ),
             ("service_user = \"a\"\n[kinds.batch]\ncommands = [\"bin/x\"]", "absolute"),
+            ("service_user = \"a\"\n[kinds.batch]\ncommands = [\"*\"]\ntrust = \"me\"", "session"),
+            ("service_user = \"a\"\n[passwords]\nminimum_score = 5", "0 to 4"),
+            ("service_user = \"a\"\n[passwords]\nexpire_days = 0", "at least 1"),
+            ("service_user = \"a\"\n[passwords]\nhistory = 25", "at most 24"),
+            ("service_user = \"a\"\n[sessions]\nidle_seconds = 0", "a second"),
+            ("service_user = \"a\"\nauthentication = [\"pin\"]", "password"),
+            ("service_user = \"a\"\nmode = \"kiosk\"", "single-user"),
+            ("service_uid = 5\nmode = \"single-user\"", "service_user"),
+            ("service_user = \"a\"\nmode = \"single-user\"\ntrust = \"session\"", "no login"),
+            ("service_user = \"a\"\nmode = \"single-user\"\nauthentication = [\"password\"]", "no login"),
+            ("service_user = \"a\"\nmode = \"single-user\"\n[link]\nrule = \"{account}\"", "one account"),
+            ("service_user = \"a\"\n[roles.superuser]\npermissions = []", "another name"),
+            ("service_user = \"a\"\n[roles.x]\npermissions = [\"root\"]", "no permission called"),
+            ("service_user = \"a\"\n[roles.x]\npermissions = [\"act_for\"]", "act_for = true"),
             ("service_user = \"a\"\n[pam]\njob = \"../x\"", "PAM service"),
             ("service_user = \"a\"\n[kinds.batch]\ncommands = [\"*\"]\nconfine = true", "confine"),
         ];
@@ -354,14 +521,50 @@ mod tests {
     }
 
     #[test]
+    fn a_kind_may_trust_otherwise_than_its_application() {
+        let text = "service_user = \"a\"\n[kinds.batch]\ncommands = [\"*\"]\n\
+                    [kinds.flow]\ncommands = [\"*\"]\ntrust = \"application\"";
+        let application = Application::parse(text).unwrap();
+        let of = |kind: &str| application.trust_for(&application.kinds[&KindName::new(kind).unwrap()]);
+        assert_eq!(of("batch"), Trust::Session);
+        assert_eq!(of("flow"), Trust::Application);
+    }
+
+    #[test]
+    fn one_person_needs_no_login() {
+        let application = Application::parse("service_user = \"ann\"\nmode = \"single-user\"").unwrap();
+        assert_eq!(application.mode, Mode::SingleUser);
+        assert_eq!(application.trust, Trust::Application);
+    }
+
+    #[test]
     fn a_link_rule_cuts_the_domain_or_does_not_match() {
-        let rule = LinkRule { rule: "u-{account}".into(), strip_domain: Some("lab.example".into()) };
+        let rule = LinkPolicy {
+            rule: Some("u-{account}".into()),
+            strip_domain: Some("lab.example".into()),
+            ..LinkPolicy::default()
+        };
         let of = |name: &str| rule.os_user(&AccountName::new(name).unwrap()).map(String::from);
         assert_eq!(of("ann@lab.example"), Some("u-ann".into()));
         assert_eq!(of("ann@other.example"), None);
         assert_eq!(of("ann"), None);
-        let plain = LinkRule { rule: "{account}".into(), strip_domain: None };
+        let plain = LinkPolicy { rule: Some("{account}".into()), ..LinkPolicy::default() };
+        let none = LinkPolicy::default();
+        assert_eq!(none.os_user(&AccountName::new("ann").unwrap()), None);
         assert_eq!(plain.os_user(&AccountName::new("ann").unwrap()).map(String::from), Some("ann".into()));
+    }
+
+    #[test]
+    fn an_owners_consent_lasts_as_long_as_the_shorter_of_both_sides_wishes() {
+        let mut link = LinkPolicy::default();
+        assert_eq!(link.consent_until(100, None), None);
+        assert_eq!(link.consent_until(100, Some(150)), Some(150));
+        link.consent_seconds = Some(20);
+        assert_eq!(link.consent_until(100, None), Some(120));
+        assert_eq!(link.consent_until(100, Some(110)), Some(110));
+        assert_eq!(link.consent_until(100, Some(500)), Some(120));
+        link.consent_seconds = Some(u64::MAX);
+        assert_eq!(link.consent_until(100, None), Some(u64::MAX));
     }
 
     #[test]

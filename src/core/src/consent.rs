@@ -80,10 +80,14 @@ impl Consent {
 
     /// The file name of the record of a key: the key's SHA-256 in hexadecimal, so that no name is ever a path.
     pub fn file_name(application: &ApplicationName, account: &AccountName, uid: OsUid) -> String {
+        Self::hash([application.as_str(), account.as_str()], uid)
+    }
+
+    fn hash(parts: [&str; 2], uid: OsUid) -> String {
         let mut hash = Sha256::new();
-        for part in [application.as_str().as_bytes(), account.as_str().as_bytes()] {
+        for part in parts {
             hash.update((part.len() as u64).to_le_bytes());
-            hash.update(part);
+            hash.update(part.as_bytes());
         }
         hash.update(uid.raw().to_le_bytes());
         let mut name = String::with_capacity(64);
@@ -92,6 +96,12 @@ impl Consent {
             let _ = write!(name, "{byte:02x}");
         }
         name
+    }
+
+    /// The name of the list of those accounts of an application that have this OS uid.
+    pub fn holders_name(application: &ApplicationName, uid: OsUid) -> String {
+        // No account's name is empty, so this is no record's name.
+        Self::hash([application.as_str(), ""], uid)
     }
 
     /// The file name of this record.

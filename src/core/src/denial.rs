@@ -42,6 +42,10 @@ codes! {
     InsideJob,
     /// The account has no live session, and the application does not vouch for its users.
     SessionRequired,
+    /// The acting account's role does not have the permission that this needs.
+    PermissionMissing,
+    /// The application itself may not do this: one of its accounts, by a live session, has to be the one who acts.
+    ActingAccountRequired,
     // What is asked.
     /// A name, path, option or value is not one.
     InvalidArgument,
@@ -51,6 +55,13 @@ codes! {
     BadMessage,
     /// A message is of a protocol version that this program does not speak.
     UnsupportedVersion,
+    // Accounts.
+    /// The account is pending, rejected or deactivated.
+    AccountNotActive,
+    /// It would leave the application without an active superuser.
+    LastSuperuser,
+    /// Something of it remains, so it cannot be deleted.
+    NotEmpty,
     // Policy.
     /// The application's file is missing, invalid, or not root's alone.
     ApplicationInvalid,
@@ -88,6 +99,8 @@ codes! {
     LinkStale,
     /// The account is linked to no OS account.
     NotLinked,
+    /// Another account of the application has the OS account, and its file does not let them share it.
+    OsAccountTaken,
     /// The code is not one that was issued for this OS account, or it has expired.
     LinkCodeUnknown,
     // Authentication.
@@ -95,6 +108,10 @@ codes! {
     AuthenticationFailed,
     /// Too many tries for now.
     TooManyTries,
+    /// The password was right, and has to be replaced by a new one first.
+    PasswordMustChange,
+    /// The new password is too easy to guess, was used before, or cannot be a password.
+    PasswordWeak,
     /// The conversation ended before its end: time, a vanished peer, a frame out of order.
     ConversationAborted,
     // PAM.

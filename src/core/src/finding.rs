@@ -28,6 +28,82 @@ impl fmt::Display for Severity {
     }
 }
 
+macro_rules! finding_codes {
+    ($($(#[doc = $doc:literal])* $code:ident $text:literal,)*) => {
+        /// The codes of findings that are not refusals. A refusal seen by a check has its own code, in kebab case.
+        ///
+        /// `docs/findings.md` explains each. Codes are added, never renamed.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum FindingCode {
+            $($(#[doc = $doc])* $code,)*
+        }
+
+        impl FindingCode {
+            /// Every code, in the order of the documentation.
+            pub const ALL: &'static [FindingCode] = &[$(FindingCode::$code,)*];
+
+            /// The stable word.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(FindingCode::$code => $text,)*
+                }
+            }
+        }
+    };
+}
+
+finding_codes! {
+    // The account.
+    /// The application has no account of this name.
+    AccountMissing "account-missing",
+    // The OS account.
+    /// The name service gives another name for this one, or another name for its uid.
+    OsAccountAmbiguous "os-account-ambiguous",
+    /// The password is locked.
+    PasswordLocked "password-locked",
+    /// The password's time is over.
+    PasswordExpired "password-expired",
+    /// The OS account's time is over.
+    OsAccountExpired "os-account-expired",
+    /// The login shell refuses logins.
+    ShellRefusesLogins "shell-refuses-logins",
+    /// The name service takes long to answer.
+    NameServiceSlow "name-service-slow",
+    // Consent.
+    /// The link rule gives consent at the first use.
+    ConsentByRule "consent-by-rule",
+    /// The consent ends soon.
+    ConsentEndsSoon "consent-ends-soon",
+    // Files.
+    /// The home directory is not there.
+    HomeMissing "home-missing",
+    /// The home directory cannot be entered.
+    HomeUnreachable "home-unreachable",
+    /// The OS account is in no group that the root's pattern could mean.
+    RootWithoutGroup "root-without-group",
+    /// A root's folder, or one on the way to it, is not there.
+    RootMissing "root-missing",
+    /// A root's folder cannot be entered.
+    RootUnreachable "root-unreachable",
+    /// A root that the application may change cannot be changed by the OS account.
+    RootNotWritable "root-not-writable",
+    // The application and the machine.
+    /// The application's service user is a member of a group that it should not be in.
+    ServiceUserInGroup "service-user-in-group",
+    /// The application's service user can log in.
+    ServiceUserCanLogIn "service-user-can-log-in",
+    /// polkit does not know an action of Deputy's.
+    PolkitActionMissing "polkit-action-missing",
+    /// polkit does not answer.
+    PolkitUnreachable "polkit-unreachable",
+}
+
+impl From<FindingCode> for String {
+    fn from(code: FindingCode) -> String {
+        code.as_str().to_owned()
+    }
+}
+
 /// One result of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

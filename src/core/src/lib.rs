@@ -4,6 +4,7 @@
 //! rule can be tested as a value. `docs/ARCHITECTURE.md` explains the words.
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod application;
 pub mod consent;
 pub mod denial;
@@ -13,10 +14,18 @@ pub mod job;
 pub mod message;
 pub mod names;
 pub mod pattern;
+pub mod permission;
 pub mod policy;
+pub mod project;
+pub mod role;
 pub mod settings;
+mod toml_error;
 
 pub use denial::{Code, Denial};
-pub use finding::{Finding, Severity};
+pub use finding::{Finding, FindingCode, Severity};
 pub use ids::{JobId, LinkCode, Nonce, OsGid, OsUid, SessionId};
-pub use names::{AccountName, ApplicationName, KindName, NameError, OsGroupName, OsUserName, ProjectName};
+pub use names::{
+    AccountName, ApplicationName, GroupName, KindName, NameError, OsGroupName, OsUserName, ProjectName,
+    RoleName,
+};
+pub use permission::{Permission, Permissions};

@@ -147,6 +147,16 @@ name!(
     check_own
 );
 name!(
+    /// The name of a role.
+    RoleName,
+    check_own
+);
+name!(
+    /// The name of a group of accounts inside one application.
+    GroupName,
+    check_own
+);
+name!(
     /// A kind of job, as policy names it.
     KindName,
     check_own

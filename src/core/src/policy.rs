@@ -3,7 +3,7 @@
 //! Each function takes what root wrote down and what the name service says, and answers with a value. The
 //! launcher's children call them at the moment of use; the daemon never decides in their place.
 
-use crate::application::{Application, DEFAULT_KIND, Kind};
+use crate::application::{Application, DEFAULT_KIND, Kind, Mode, Service};
 use crate::denial::{Code, Denial};
 use crate::ids::{OsGid, OsUid};
 use crate::job::OsIdentity;
@@ -104,6 +104,18 @@ pub fn target_denials(
                 format!("{who} is a service user of this machine, or in the group of one"),
             )
             .remedy("choose an OS account of a person; take it out of the service's group if it is one"),
+        );
+    }
+    if application.mode == Mode::SingleUser
+        && !matches!(&application.service, Service::User(user) if user.as_str() == who)
+    {
+        denials.push(
+            Denial::new(
+                Code::OsAccountDenied,
+                file("mode, service_user"),
+                format!("this application is for one person, and {who} is somebody else"),
+            )
+            .remedy("choose the OS account that service_user names"),
         );
     }
     if application.os_accounts.deny_users.iter().any(|denied| denied.as_str() == who) {
@@ -327,6 +339,18 @@ mod tests {
             [Code::OsAccountNotInGroup]
         );
         assert_eq!(codes(&app, &entry("ann", 1001, 1001), &lab), []);
+    }
+
+    #[test]
+    fn an_application_for_one_person_acts_as_that_person_only() {
+        let app = Application::parse("service_user = \"ann\"\nmode = \"single-user\"").unwrap();
+        // Somebody else, another name for the same uid, and whoever speaks for another application too.
+        assert_eq!(codes(&app, &entry("ben", 1002, 1002), &[]), [Code::OsAccountDenied]);
+        assert_eq!(codes(&app, &entry("ann2", 1001, 1001), &[]), [Code::OsAccountDenied]);
+        assert_eq!(codes(&app, &entry("ann", 1500, 1400), &[]), [Code::OsAccountIsService]);
+        assert_eq!(codes(&app, &entry("ann", 1001, 1001), &[group("sudo", 27)]), [Code::OsAccountPrivileged]);
+        // The launcher leaves out what the application's own file says, and nothing else.
+        assert_eq!(codes(&app, &entry("ann", 1001, 1001), &[]), []);
     }
 
     #[test]

@@ -3,6 +3,14 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use thiserror::Error;
+
+use crate::toml_error;
+
+/// The text of `deputy.toml` is not one: where, what, and the key that was probably meant.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct SettingsError(String);
 
 /// The groups whose members are never a target unless `deputy.toml` says otherwise: membership amounts to root's
 /// power, or to reading what only root should.
@@ -94,11 +102,13 @@ impl Default for LocalExecutorSettings {
 pub struct SessionSettings {
     /// Seconds from the authentication to the end, whatever happens.
     pub lifetime_seconds: u64,
+    /// Seconds without use after which a session ends.
+    pub idle_seconds: u64,
 }
 
 impl Default for SessionSettings {
     fn default() -> Self {
-        Self { lifetime_seconds: 12 * 3600 }
+        Self { lifetime_seconds: 12 * 3600, idle_seconds: 2 * 3600 }
     }
 }
 
@@ -118,8 +128,8 @@ impl Default for LinkSettings {
 
 impl Settings {
     /// Reads the text of `deputy.toml`. The error names line, column and key.
-    pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
-        toml::from_str(text)
+    pub fn parse(text: &str) -> Result<Self, SettingsError> {
+        toml::from_str(text).map_err(|error| SettingsError(toml_error::explain(text, &error)))
     }
 }
 

@@ -5,10 +5,25 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use deputy_core::account::Status;
 use deputy_core::{AccountName, ApplicationName};
-use deputyd::store::{AccountFilter, Actor, Change, Directories, Options, PageRequest, Store};
+use deputyd::store::{
+    AccountFilter, AccountSort, Actor, Change, Directories, Options, PageRequest, Store, Timestamp,
+};
 
 fn create(application: &ApplicationName, number: u64) -> Change {
+    // One in a thousand waits to be approved.
+    if number % 1000 == 7 {
+        return Change::AccountRegistered {
+            application: application.clone(),
+            account: AccountName::new(format!("user-{number:09}")).expect("a name"),
+            email: Some(format!("user-{number}@example.org")),
+            first_name: None,
+            last_name: None,
+            role: "user".to_owned(),
+            group: None,
+        };
+    }
     Change::AccountCreated {
         application: application.clone(),
         account: AccountName::new(format!("user-{number:09}")).expect("a name"),
@@ -16,6 +31,8 @@ fn create(application: &ApplicationName, number: u64) -> Change {
         first_name: None,
         last_name: None,
         role: "user".to_owned(),
+        group: None,
+        first: false,
     }
 }
 
@@ -23,6 +40,27 @@ fn rate(what: &str, count: u64, time: Duration) {
     #[expect(clippy::cast_precision_loss, reason = "a rate to read")]
     let each = time.as_secs_f64() * 1e6 / count as f64;
     println!("{what}: {count} in {time:.2?}, {each:.1} us each, {:.0}/s", 1e6 / each);
+}
+
+/// The first page of 100 in each order, of all and of the few that differ from the others.
+fn filtered(store: &Store, application: &ApplicationName) {
+    let few = AccountFilter { status: Some(Status::Pending), ..AccountFilter::default() };
+    let most = AccountFilter { status: Some(Status::Active), ..AccountFilter::default() };
+    let unused = AccountFilter { unused_since: Some(Timestamp::now()), ..AccountFilter::default() };
+    for (what, filter) in [("pending", few), ("active", most), ("unused", unused)] {
+        for sort in [AccountSort::Name, AccountSort::Created, AccountSort::LastLogin] {
+            for descending in [false, true] {
+                let filter = AccountFilter { sort, descending, ..filter.clone() };
+                let begun = Instant::now();
+                let found = store.accounts(application, &filter, &PageRequest::first(100)).expect("read");
+                println!(
+                    "{what} by {sort:?}, descending {descending}: {} in {:.2?}",
+                    found.items.len(),
+                    begun.elapsed()
+                );
+            }
+        }
+    }
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -84,6 +122,7 @@ async fn main() {
         page.after = store.accounts(&application, &AccountFilter::default(), &page).expect("read").next;
     }
     rate("pages of 100 accounts", 100, begun.elapsed());
+    filtered(&store, &application);
 
     let begun = Instant::now();
     store.close().await.expect("closed");

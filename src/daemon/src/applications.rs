@@ -1,5 +1,6 @@
 //! `.Applications`: what root wrote down, as far as it can be used.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use deputy_core::application::Trust;
@@ -67,12 +68,18 @@ fn describe(record: Record, registered: &Arc<Registered>) -> Record {
     let policy = &registered.policy;
     let kinds: Vec<String> = policy.kinds.keys().map(ToString::to_string).collect();
     let roots: Vec<String> = policy.roots.iter().map(|root| root.path.clone()).collect();
+    let roles: BTreeMap<String, Vec<String>> = policy
+        .roles
+        .all()
+        .map(|(name, role)| (name.to_owned(), role.permissions.iter().map(|one| one.to_string()).collect()))
+        .collect();
     record
         .with("valid", true)
         .maybe("service_uid", registered.service_uid)
         .text("trust", if policy.trust == Trust::Application { "application" } else { "session" })
         .with("login", !policy.authentication.is_empty())
         .with("kinds", kinds)
+        .with("roles", roles)
         .with("roots", roots)
-        .maybe("link_rule", policy.link.as_ref().map(|link| link.rule.clone()))
+        .maybe("link_rule", policy.link.rule.clone())
 }

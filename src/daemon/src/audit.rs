@@ -96,6 +96,7 @@ impl Audit {
             caller_uid: caller.uid,
             bus_name: Some(caller.bus_name.to_string()),
             application: about.application.clone(),
+            by: about.acting.clone(),
             action: method.to_owned(),
             rule: None,
         };

@@ -3,12 +3,14 @@
 //! The client's end of a conversation goes straight on to the launcher. What comes back is who answered well, or
 //! that nobody did; it is kept for a short while, for the one who began the conversation, and told once.
 
+pub mod password;
+
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use deputy_core::application::{AuthenticationMethod, Trust};
+use deputy_core::application::{AuthenticationMethod, Mode, Trust};
 use deputy_core::consent::GivenBy;
 use deputy_core::job::OsIdentity;
 use deputy_core::message::{ConverseRequest, LauncherReply, LauncherRequest, Purpose};
@@ -25,6 +27,7 @@ use crate::bus::record::Record;
 use crate::daemon::Daemon;
 use crate::directory::Registered;
 use crate::launcher::{CONVERSATION, LauncherError};
+use crate::sessions::Times;
 use crate::store::{Actor, Authentication, LinkState, Timestamp};
 use crate::{links, random, sessions};
 
@@ -36,6 +39,9 @@ const KEPT: Duration = Duration::from_secs(120);
 
 /// The most conversations that are remembered, those that have ended included.
 const MAX_REMEMBERED: usize = 4096;
+
+/// The method of this module that takes passwords, as records of refusals name it.
+pub const PASSWORD_METHOD: &str = "Authentication.Password";
 
 /// What the person who does not exist is called at the launcher, where every name takes the same path.
 const NOBODY: &str = "unlinked";
@@ -166,6 +172,7 @@ async fn login_target(
     account: &AccountName,
     asked: Option<OsUserName>,
 ) -> Result<OsUserName, Denial> {
+    check_login(registered)?;
     if !registered.policy.authentication.contains(&AuthenticationMethod::Os) {
         return Err(Denial::new(
             Code::MethodNotAllowed,
@@ -186,6 +193,19 @@ async fn login_target(
             .or_else(|_| OsUserName::new(NOBODY))
             .map_err(|error| Denial::internal(error.to_string()))?,
     })
+}
+
+/// Whether there is a login at all.
+fn check_login(registered: &Registered) -> Result<(), Denial> {
+    match registered.policy.mode {
+        Mode::Login => Ok(()),
+        Mode::SingleUser => Err(Denial::new(
+            Code::MethodNotAllowed,
+            format!("applications.d/{}.toml: mode", registered.name),
+            "this application is for one person, and has no login",
+        )
+        .remedy("give the account's name for the subject")),
+    }
 }
 
 /// Has the conversation held, and records what it gave.
@@ -257,21 +277,22 @@ pub async fn finish(call: Call, (id,): (String,)) -> Result<Granted<(Record,)>, 
     if !link.is_some_and(|link| link.state == LinkState::Active && link.os == os) {
         return Err(Denial::authentication_failed());
     }
-    let lifetime = grant.snapshot.settings.sessions.lifetime_seconds;
-    let session = sessions::open(
+    let times = Times::of(&grant.snapshot.settings.sessions, &registered.policy.sessions);
+    let opened = sessions::open_for(
         daemon,
         grant.actor()?,
         registered.name.clone(),
         begun.account,
         Authentication::Os {},
-        after(lifetime),
+        times,
     )
-    .await?;
+    .await;
+    // Whether the account is there and active is not told to who only knows the OS account's password.
+    let session = opened.map_err(|denial| match denial.code {
+        Code::AccountNotActive | Code::NotFound => Denial::authentication_failed(),
+        _ => denial,
+    })?;
     Ok(grant.answer((record.with("session", path(&session)?.into_inner()),)))
-}
-
-fn after(seconds: u64) -> Timestamp {
-    Timestamp(Timestamp::now().0.saturating_add(links::moment(seconds).0))
 }
 
 fn path(session: &deputy_core::SessionId) -> Result<OwnedObjectPath, Denial> {
@@ -291,6 +312,7 @@ pub async fn vouch(
     options.finish()?;
     let grant = call.authorize(About::application(application).account(&account)).await?;
     let registered = Arc::clone(grant.application()?);
+    check_login(&registered)?;
     if registered.policy.trust != Trust::Application {
         return Err(Denial::new(
             Code::MethodNotAllowed,
@@ -301,14 +323,14 @@ pub async fn vouch(
     }
     let daemon = &call.daemon;
     daemon.store.account(&registered.name, &account)?.ok_or_else(Denial::not_found)?;
-    let latest = after(grant.snapshot.settings.sessions.lifetime_seconds);
-    let expires = expiry.map_or(latest, |asked| latest.min(Timestamp(asked)));
-    if expires <= Timestamp::now() {
+    if expiry.is_some_and(|expiry| expiry <= Timestamp::now().0) {
         return Err(Denial::invalid("the expiry is over already"));
     }
+    let times = Times::of(&grant.snapshot.settings.sessions, &registered.policy.sessions);
+    let times = times.until(expiry.map(Timestamp));
     let how = Authentication::Vouched { issuer, subject };
     let session =
-        sessions::open(daemon, grant.actor()?, registered.name.clone(), account, how, expires).await?;
+        sessions::open_for(daemon, grant.actor()?, registered.name.clone(), account, how, times).await?;
     let path = path(&session)?;
     Ok(grant.answer((path,)))
 }

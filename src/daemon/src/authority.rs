@@ -5,16 +5,17 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use deputy_core::{AccountName, ApplicationName, Code, Denial, KindName, OsUserName};
+use deputy_core::{AccountName, ApplicationName, Code, Denial, GroupName, KindName, OsUserName, Permission};
 use zbus::Message;
 use zbus::message::Flags;
 
+use crate::acting::{self, Power};
 use crate::bus::caller::Caller;
 use crate::bus::table::{Authority, Method};
 use crate::daemon::Daemon;
 use crate::directory::{Registered, Snapshot};
 use crate::polkit::{Action, Answer, Details};
-use crate::store::Actor;
+use crate::store::{Acting, Actor};
 
 /// The most characters of a command that polkit's dialogs and rules are shown.
 const MAX_COMMAND: usize = 1024;
@@ -26,12 +27,18 @@ pub struct About {
     pub application: Option<ApplicationName>,
     /// Its account.
     pub account: Option<AccountName>,
+    /// A group of its accounts.
+    pub group: Option<GroupName>,
     /// The OS account.
     pub os_user: Option<OsUserName>,
     /// The kind of job.
     pub kind: Option<KindName>,
     /// The program and its arguments.
     pub argv: Vec<Vec<u8>>,
+    /// Who acts through the application, as the option `by` names him: a session's path, or an account.
+    pub by: Option<String>,
+    /// The account that this turned out to be.
+    pub acting: Option<Acting>,
 }
 
 impl About {
@@ -44,6 +51,20 @@ impl About {
     #[must_use]
     pub fn account(mut self, account: &AccountName) -> Self {
         self.account = Some(account.clone());
+        self
+    }
+
+    /// And one of its groups.
+    #[must_use]
+    pub fn group(mut self, group: Option<&GroupName>) -> Self {
+        self.group = group.cloned();
+        self
+    }
+
+    /// On behalf of whom the application calls.
+    #[must_use]
+    pub fn by(mut self, by: Option<String>) -> Self {
+        self.by = by;
         self
     }
 
@@ -112,6 +133,8 @@ pub struct Grant {
     pub snapshot: Arc<Snapshot>,
     application: Option<Arc<Registered>>,
     actor: Actor,
+    /// What the acting account has power over, where one acts.
+    power: Option<Power>,
     /// What polkit has still to be asked.
     pending: Option<Action>,
 }
@@ -147,6 +170,35 @@ impl Grant {
         }
     }
 
+    /// Whether who acts may give this role to somebody, or take it: the application has it, and nobody gives what he
+    /// does not have himself.
+    pub fn may_give(&self, role: &str) -> Result<(), Denial> {
+        let application = self.application()?;
+        let Some(given) = application.policy.roles.get(role) else {
+            return Err(acting::no_such_role(&application.name, role));
+        };
+        match &self.power {
+            Some(power) => power.covers(&application.name, given, &format!("the role {role}")),
+            None => Ok(()),
+        }
+    }
+
+    /// What is done concerns the whole application: a role in one group is not ground enough.
+    pub fn in_the_whole_application(&self) -> Result<(), Denial> {
+        match self.actor.by.as_ref().and_then(|by| by.group.as_ref()) {
+            None => Ok(()),
+            Some((group, _)) => Err(acting::only_in_group(&self.application()?.name, group)),
+        }
+    }
+
+    /// Whether who acts has this permission too, beside the method's own, and over the same accounts.
+    pub fn has(&self, permission: Permission) -> Result<(), Denial> {
+        match &self.power {
+            Some(power) => power.has(permission),
+            None => Ok(()),
+        }
+    }
+
     /// The question of the method's row is not about what this call asks for.
     pub fn no_question(&mut self) {
         self.pending = None;
@@ -173,7 +225,10 @@ pub trait Owned {
 impl Call {
     /// Remembers what the call is about, for the record of a refusal.
     pub fn note(&self, about: &About) {
-        *self.about.lock().unwrap_or_else(PoisonError::into_inner) = about.clone();
+        let mut held = self.about.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who acts does not change while more becomes known of what it is about.
+        let acting = about.acting.clone().or_else(|| held.acting.take());
+        *held = About { acting, ..about.clone() };
     }
 
     /// Decides a call that everybody may make.
@@ -199,18 +254,35 @@ impl Call {
     async fn decide(&self, about: About, one: bool) -> Result<Grant, Denial> {
         self.note(&about);
         let snapshot = self.daemon.directory.snapshot();
-        if let Some(own) = snapshot.of_uid(self.caller.uid) {
+        let own = snapshot.of_uid(self.caller.uid);
+        if own.is_some() && matches!(self.method.authority, Authority::Administrator(_)) {
+            return Err(not_the_administrator());
+        }
+        if let Some(own) = own {
             if about.application.as_ref().is_some_and(|asked| *asked != own.name) {
                 return Err(Denial::not_found());
             }
-            self.note(&About { application: Some(own.name.clone()), ..about });
-            let rule = format!("applications.d/{}.toml: service_user", own.name);
-            return Ok(self.grant(Ground::Application, snapshot, Some(own), rule));
+            let mut about = About { application: Some(own.name.clone()), ..about };
+            self.note(&about);
+            let power = acting::decide(self, &own, &mut about)?;
+            self.note(&about);
+            let rule = match &power {
+                Some(power) => power.rule.clone(),
+                None => format!("applications.d/{}.toml: service_user", own.name),
+            };
+            let mut grant = self.grant(Ground::Application, snapshot, Some(own), rule);
+            grant.actor.by = about.acting;
+            grant.power = power;
+            return Ok(grant);
+        }
+        if about.by.is_some() {
+            return Err(Denial::invalid("the option by is for an application, about its own accounts")
+                .remedy("leave it out: the caller acts in his own name"));
         }
         let action = match self.method.authority {
             Authority::Public => return self.authorize_public(),
             Authority::Application => return Err(not_the_service_user()),
-            Authority::ApplicationOrAdministrator(action) => action,
+            Authority::ApplicationOrAdministrator(action) | Authority::Administrator(action) => action,
             Authority::OwnerOrApplicationOrAdministrator(action) => {
                 if about.application.is_none() && self.caller.uid != 0 && !one {
                     return Ok(self.grant(Ground::Owner, snapshot, None, "owner of the OS account".into()));
@@ -240,7 +312,9 @@ impl Call {
         let own = snapshot.of_uid(self.caller.uid);
         let (owners, action) = match self.method.authority {
             Authority::Public | Authority::Application => (false, None),
-            Authority::ApplicationOrAdministrator(action) => (false, Some(action)),
+            Authority::ApplicationOrAdministrator(action) | Authority::Administrator(action) => {
+                (false, Some(action))
+            }
             Authority::OwnerOrApplicationOrAdministrator(action) => (true, Some(action)),
         };
         if let Some(found) = look_up()? {
@@ -316,6 +390,7 @@ impl Call {
             caller_uid: self.caller.uid,
             bus_name: Some(self.caller.bus_name.to_string()),
             application: speaks.map(|application| application.name.clone()),
+            by: None,
             action: self.method.name(),
             rule: Some(rule),
         };
@@ -326,13 +401,22 @@ impl Call {
             }
             _ => None,
         };
-        Grant { ground, snapshot, application, actor, pending }
+        Grant { ground, snapshot, application, actor, power: None, pending }
     }
 }
 
 fn name_the_application() -> Denial {
     Denial::invalid("the caller is no application's service user, so the option application is needed")
         .remedy("name the application; deputyctl application list shows them")
+}
+
+fn not_the_administrator() -> Denial {
+    Denial::new(
+        Code::NotAuthorized,
+        "administrators of the machine",
+        "this is for the administrators of this machine; an application cannot do it for itself",
+    )
+    .remedy("have root do it")
 }
 
 fn not_the_service_user() -> Denial {

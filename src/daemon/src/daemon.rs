@@ -10,9 +10,11 @@ use rustix::fs::{Mode, OFlags, open};
 use crate::audit::Audit;
 use crate::authentication::Conversations;
 use crate::directory::Directory;
+use crate::explain::Rate;
 use crate::jobs::track::Tracker;
 use crate::launcher::Launcher;
 use crate::limits::Ceiling;
+use crate::passwords::Passwords;
 use crate::polkit::Authorizer;
 use crate::store::{Directories, Store, StoreError};
 
@@ -27,6 +29,8 @@ pub struct Places {
     pub launcher: PathBuf,
     /// The store.
     pub store: Directories,
+    /// The folder with the hashes of passwords.
+    pub secrets: PathBuf,
 }
 
 impl Default for Places {
@@ -36,6 +40,7 @@ impl Default for Places {
             etc: deputy_etc::ETC_DEPUTY.into(),
             launcher: deputy_wire::LAUNCHER_SOCKET.into(),
             store: Directories::default(),
+            secrets: "/var/lib/deputy/secrets".into(),
         }
     }
 }
@@ -47,6 +52,8 @@ pub struct Limits {
     pub calls: Ceiling,
     /// Conversations.
     pub conversations: Ceiling,
+    /// Passwords that are being read.
+    pub passwords: Ceiling,
     /// Pipes of `Job.Watch`.
     pub watches: Ceiling,
 }
@@ -56,6 +63,7 @@ impl Default for Limits {
         Self {
             calls: Ceiling::new("calls", 256, 1024),
             conversations: Ceiling::new("conversations", 64, 256),
+            passwords: Ceiling::new("passwords", 64, 256),
             watches: Ceiling::new("watched jobs", 1024, 8192),
         }
     }
@@ -77,8 +85,12 @@ pub struct Daemon {
     pub tracker: Tracker,
     /// The conversations that were begun.
     pub conversations: Conversations,
+    /// The passwords of accounts.
+    pub passwords: Passwords,
     /// What one uid may have at once.
     pub limits: Limits,
+    /// How often explanations are asked for.
+    pub explanations: Rate,
     null: OwnedFd,
 }
 
@@ -89,6 +101,7 @@ impl Daemon {
         directory: Directory,
         launcher: Launcher,
         authorizer: Box<dyn Authorizer>,
+        passwords: Passwords,
     ) -> Result<Arc<Self>, Denial> {
         // The one path outside the daemon's own folders, opened once: what a job has where nothing was given to it.
         let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
@@ -97,7 +110,9 @@ impl Daemon {
             audit: Audit::start(store.clone()),
             tracker: Tracker::start(store.clone(), launcher.clone()),
             conversations: Conversations::default(),
+            passwords,
             limits: Limits::default(),
+            explanations: Rate::default(),
             store,
             directory,
             launcher,
@@ -115,6 +130,7 @@ impl Daemon {
     pub async fn close(&self) {
         self.tracker.stop();
         self.audit.close().await;
+        self.passwords.close();
         if let Err(error) = self.store.clone().close().await {
             tracing::error!(%error, "the store could not be closed in order");
         }
@@ -129,6 +145,21 @@ impl From<StoreError> for Denial {
                     .remedy("look at its present state first")
             }
             StoreError::NotFound { .. } => Denial::not_found(),
+            StoreError::NotActive { status, .. } => crate::acting::not_active(status),
+            StoreError::ActorChanged { .. } => {
+                Denial::new(Code::Conflict, "acting account", "the acting account was changed meanwhile")
+                    .remedy("look at its role and status, and try again")
+            }
+            StoreError::LastSuperuser { .. } => Denial::new(
+                Code::LastSuperuser,
+                "last superuser",
+                "the application would be left without an active superuser",
+            )
+            .remedy("make another account superuser first"),
+            StoreError::NotEmpty { ref remaining, .. } => {
+                Denial::new(Code::NotEmpty, "remains", format!("it cannot be deleted: {remaining}"))
+                    .remedy("remove what remains, or hand it over, first")
+            }
             StoreError::TooLarge { .. } => Denial::invalid("the request is too large to be recorded"),
             StoreError::Cursor => Denial::invalid(error.to_string()),
             StoreError::Disk { .. } | StoreError::ReadOnly(_) => {

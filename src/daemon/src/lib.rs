@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod accounts;
+mod acting;
 pub mod applications;
 pub mod audit;
 pub mod authentication;
@@ -11,13 +12,17 @@ pub mod authority;
 pub mod bus;
 pub mod daemon;
 pub mod directory;
+pub mod explain;
+pub mod groups;
 pub mod jobs;
 pub mod launcher;
 pub mod life;
 pub mod limits;
 pub mod links;
 pub mod manager;
+pub mod passwords;
 pub mod polkit;
+pub mod projects;
 mod random;
 pub mod sessions;
 pub mod store;

@@ -20,6 +20,7 @@ use crate::bus::router::{End, Router};
 use crate::daemon::{Daemon, Places};
 use crate::directory::{Directory, EtcSource};
 use crate::launcher::Launcher;
+use crate::passwords::{self, Passwords};
 use crate::polkit::Polkit;
 use crate::sessions;
 use crate::store::{Store, StoreError};
@@ -51,6 +52,9 @@ pub enum Fatal {
     /// Somebody else has the name.
     #[error("the name {NAME} belongs to somebody else on this bus")]
     NameTaken,
+    /// The passwords' file does not open.
+    #[error("{0}")]
+    Passwords(#[from] passwords::OpenError),
     /// Part of the daemon cannot be made.
     #[error("{}", .0.message)]
     Denied(Denial),
@@ -86,9 +90,13 @@ impl Serving {
         };
         let connection = builder.max_queued(QUEUE).build().await?;
         let stream = MessageStream::from(&connection);
-        let directories = places.store.clone();
-        let opened = tokio::task::spawn_blocking(move || Store::open(&directories)).await;
-        let (store, report) = opened.map_err(|error| Fatal::Io(io::Error::other(error)))??;
+        let (directories, secrets) = (places.store.clone(), places.secrets.clone());
+        let opened = tokio::task::spawn_blocking(move || {
+            let (store, report) = Store::open(&directories)?;
+            Ok::<_, Fatal>((store, report, Passwords::open(&secrets)?))
+        });
+        let (store, report, passwords) =
+            opened.await.map_err(|error| Fatal::Io(io::Error::other(error)))??;
         tracing::info!(
             records = report.last_number,
             created = report.created,
@@ -101,6 +109,7 @@ impl Serving {
             Directory::new(EtcSource::new(&places.etc)),
             Launcher::new(&places.launcher),
             Box::new(Polkit::new(connection.clone())),
+            passwords,
         )
         .map_err(Fatal::Denied)?;
         let jobs = daemon.tracker.take_up()?;
@@ -129,6 +138,12 @@ impl Serving {
             RequestNameReply::InQueue | RequestNameReply::Exists => return Err(Fatal::NameTaken),
         }
         tokio::spawn(sessions::sweep(daemon.store.clone()));
+        let recalling = Arc::clone(&daemon);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = recalling.passwords.recall(&recalling.store) {
+                tracing::warn!(%error, "wrong tries of the time before the start are not known");
+            }
+        });
         Ok(Self { daemon, connection, router })
     }
 

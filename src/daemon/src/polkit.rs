@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use deputy_core::{Finding, FindingCode, Severity};
 use futures_util::future::BoxFuture;
 use zbus::proxy::CacheProperties;
 use zbus::{Connection, Message};
@@ -35,6 +36,16 @@ pub enum Action {
 }
 
 impl Action {
+    /// Every action.
+    pub const ALL: &'static [Action] = &[
+        Action::View,
+        Action::ManageAccounts,
+        Action::ManageLinks,
+        Action::ManageJobs,
+        Action::Run,
+        Action::Link,
+    ];
+
     /// The action's id.
     pub fn id(self) -> &'static str {
         match self {
@@ -101,6 +112,9 @@ pub trait Authorizer: Send + Sync {
         details: &'a Details,
         interactive: bool,
     ) -> BoxFuture<'a, Answer>;
+
+    /// What is wrong with it, for checks.
+    fn findings(&self) -> BoxFuture<'_, Vec<Finding>>;
 }
 
 /// polkit on the bus.
@@ -147,7 +161,51 @@ impl Polkit {
     }
 }
 
+impl Polkit {
+    /// The actions that polkit knows.
+    async fn known(&self) -> Result<Vec<String>, String> {
+        let proxy = AuthorityProxy::builder(&self.connection)
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await
+            .map_err(|error| error.to_string())?;
+        let known = tokio::time::timeout(ANSWER, proxy.enumerate_actions(""))
+            .await
+            .map_err(|_| "no answer in time".to_owned())?
+            .map_err(|error| error.to_string())?;
+        Ok(known.into_iter().map(|action| action.action_id).collect())
+    }
+}
+
+/// Which of the actions are missing among those that polkit knows.
+fn missing(known: &[String]) -> Vec<Finding> {
+    Action::ALL
+        .iter()
+        .filter(|action| !known.iter().any(|known| known == action.id()))
+        .map(|action| {
+            let message = format!("polkit does not know the action {}", action.id());
+            Finding::new(FindingCode::PolkitActionMissing, Severity::Warning, message)
+                .remedy("install org.deputy.Deputy1.policy in /usr/share/polkit-1/actions")
+        })
+        .collect()
+}
+
 impl Authorizer for Polkit {
+    fn findings(&self) -> BoxFuture<'_, Vec<Finding>> {
+        Box::pin(async move {
+            match self.known().await {
+                Ok(known) => missing(&known),
+                Err(error) => {
+                    let message = format!("polkit does not answer: {error}");
+                    vec![
+                        Finding::new(FindingCode::PolkitUnreachable, Severity::Warning, message)
+                            .remedy("look at polkit.service; until then root alone administers"),
+                    ]
+                }
+            }
+        })
+    }
+
     fn check<'a>(
         &'a self,
         call: &'a Message,

@@ -122,7 +122,7 @@ async fn a_link_goes_through_its_states_and_is_found_by_its_uid() {
     assert_eq!((by_uid(1001), by_uid(1002)), (1, 0));
     store.commit(activate("demo", "alice", 1002), actor()).await.unwrap();
     assert_eq!((by_uid(1001), by_uid(1002)), (0, 1));
-    let remove = Change::LinkRemoved { application: app.clone(), account: name.clone() };
+    let remove = Change::LinkRemoved { application: app.clone(), account: name.clone(), jobs_ended: 0 };
     store.commit(remove, actor()).await.unwrap();
     assert_eq!((by_uid(1001), by_uid(1002)), (0, 0));
     assert!(store.link(&app, &name).unwrap().is_none());

@@ -31,7 +31,7 @@ impl Directory {
         };
         match read_text(&path, MAX_FILE) {
             Ok(text) => Settings::parse(&text)
-                .map_err(|error| refuse(error.to_string(), format!("correct {}", path.display()))),
+                .map_err(|error| refuse(of_file(&path, &error), format!("correct {}", path.display()))),
             Err(error) if error.is_absent() => Ok(Settings::default()),
             Err(error) => Err(refuse(error.to_string(), error.remedy())),
         }
@@ -64,10 +64,12 @@ impl Directory {
     }
 
     /// Who is never a target: Deputy's own user, and the service users of all applications, those whose file is
-    /// invalid included. `look_up` gives the uid and gid of a passwd name. A file that cannot even be read makes
-    /// this an error, because somebody it protects would be left out.
+    /// invalid included; but without what the file of `but` says, for the one application that may act as its own.
+    /// `look_up` gives the uid and gid of a passwd name. A file that cannot even be read makes this an error, because
+    /// somebody it protects would be left out.
     pub fn services(
         &self,
+        but: Option<&ApplicationName>,
         look_up: impl Fn(&OsUserName) -> Option<(u32, u32)>,
         look_up_uid: impl Fn(u32) -> Option<(u32, u32)>,
     ) -> Result<ServiceIdentities, Denial> {
@@ -84,6 +86,9 @@ impl Directory {
         };
         add(OsUserName::new(DAEMON_USER).ok().as_ref().and_then(&look_up));
         for name in self.names() {
+            if but == Some(&name) {
+                continue;
+            }
             let path = self.application_path(&name);
             let text = read_text(&path, MAX_FILE).map_err(|error| refused(&path, &error))?;
             // The file as it is read elsewhere says who speaks for the application, however it is written; what can
@@ -109,8 +114,13 @@ fn refused(path: &Path, error: &RootOwnedError) -> Denial {
         .remedy(error.remedy())
 }
 
+/// A check shows the message without the rule, and it is a person who has to find the place.
+fn of_file(path: &Path, error: &dyn std::fmt::Display) -> String {
+    format!("{}: {error}", path.display())
+}
+
 fn invalid(path: &Path, error: &ApplicationError) -> Denial {
-    Denial::new(Code::ApplicationInvalid, path.display().to_string(), error.to_string())
+    Denial::new(Code::ApplicationInvalid, path.display().to_string(), of_file(path, error))
         .remedy(format!("correct {}; deputyctl application check tells when it is right", path.display()))
 }
 
@@ -167,17 +177,24 @@ mod tests {
             "portal" => Some((1500, 1501)),
             _ => None,
         };
-        let services = directory.services(look_up, |_| None).unwrap();
+        let services = directory.services(None, look_up, |_| None).unwrap();
         assert_eq!(services.uids, [990, 1500, 4242]);
         assert_eq!(services.gids, [991, 1501, 4242]);
+        // What is left out is what this file says, not whom it names: another file may name the same.
+        let services = directory.services(Some(&name("a")), look_up, |_| None).unwrap();
+        assert_eq!(services.uids, [990, 4242]);
+        fs::write(folder.path().join("applications.d/c.toml"), "service_user = \"portal\"\n").unwrap();
+        let services = directory.services(Some(&name("a")), look_up, |_| None).unwrap();
+        assert_eq!(services.uids, [990, 4242, 1500]);
+        fs::remove_file(folder.path().join("applications.d/c.toml")).unwrap();
         // A key and a name that only a reader of TOML recognises.
         fs::write(folder.path().join("applications.d/b.toml"), "\"service_user\" = \"port\\u0061l\"\n")
             .unwrap();
         fs::remove_file(folder.path().join("applications.d/a.toml")).unwrap();
-        assert_eq!(directory.services(look_up, |_| None).unwrap().uids, [990, 1500]);
+        assert_eq!(directory.services(None, look_up, |_| None).unwrap().uids, [990, 1500]);
         let unreadable = folder.path().join("applications.d/c.toml");
         fs::write(&unreadable, "x").unwrap();
         fs::set_permissions(&unreadable, fs::Permissions::from_mode(0o666)).unwrap();
-        assert_eq!(directory.services(look_up, |_| None).unwrap_err().code, Code::ApplicationInvalid);
+        assert_eq!(directory.services(None, look_up, |_| None).unwrap_err().code, Code::ApplicationInvalid);
     }
 }

@@ -9,11 +9,11 @@ use deputy_core::denial::{Code, Denial};
 use deputy_core::ids::OsUid;
 use deputy_core::job::OsIdentity;
 use deputy_core::message::ConsentPage;
-use deputy_core::names::{AccountName, ApplicationName};
+use deputy_core::names::{AccountName, ApplicationName, OsGroupName};
 
 use crate::paths::CONSENT;
-use crate::rules::Rules;
-use crate::{durable, shepherd};
+use crate::rules::{Rules, look_up};
+use crate::{durable, holders};
 
 /// The most bytes of a record.
 const MAX_RECORD: u64 = 16 * 1024;
@@ -35,7 +35,8 @@ pub fn find(
     read(&Consent::file_name(application, account, uid))
 }
 
-fn read(name: &str) -> Result<Option<Consent>, Denial> {
+/// The record of this file name.
+pub fn read(name: &str) -> Result<Option<Consent>, Denial> {
     let bad = |error: String| {
         Denial::new(
             Code::NoConsent,
@@ -50,6 +51,30 @@ fn read(name: &str) -> Result<Option<Consent>, Denial> {
     }
 }
 
+/// What the records and root's rules say about a key.
+enum Standing {
+    /// There is a consent that holds.
+    Holds(Consent),
+    /// There is none, and root's rule gives one.
+    RuleGives,
+}
+
+/// Where the consent of a key stands now; a refusal if this application may not act for this account.
+fn standing(rules: &Rules, account: &AccountName, identity: &OsIdentity) -> Result<Standing, Denial> {
+    match find(&rules.name, account, identity.uid)? {
+        // What the owner or root revoked is gone, and what is there but does not hold is not repaired by a rule:
+        // only a key that has no record at all gets one.
+        Some(consent) => consent.check(identity, rules.service_uid, now()).map(|()| Standing::Holds(consent)),
+        None if rule_gives(rules, account, identity) => {
+            // Whoever asks has named the identity: nothing is written down for one that is not so, or is refused.
+            rules.pinned_target(identity)?;
+            holders::check(rules, account, identity.uid)?;
+            Ok(Standing::RuleGives)
+        }
+        None => Err(Consent::missing()),
+    }
+}
+
 /// The consent under which this application may act as this OS account for this account, now. Where there is none
 /// and root's own rule gives it, it is written down first.
 pub fn valid(
@@ -58,37 +83,56 @@ pub fn valid(
     identity: &OsIdentity,
     by_uid: u32,
 ) -> Result<Consent, Denial> {
-    let found = find(&rules.name, account, identity.uid)?;
-    let checked = found.as_ref().map(|consent| consent.check(identity, rules.service_uid, now()));
-    match (found, checked) {
-        (Some(consent), Some(Ok(()))) => Ok(consent),
-        // What the owner or root revoked is gone, and what is there but does not hold is not repaired by a rule:
-        // only a key that has no record at all gets one.
-        (_, Some(Err(denial))) => Err(denial),
-        _ if rule_gives(rules, account, identity) => {
-            // Whoever asks has named the identity: nothing is written down for one that is not so, or is refused.
-            rules.pinned_target(identity)?;
-            give(rules, account, identity, GivenBy::Policy, by_uid, None)
-        }
-        _ => Err(Consent::missing()),
+    match standing(rules, account, identity)? {
+        Standing::Holds(consent) => Ok(consent),
+        Standing::RuleGives => give(rules, account, identity, GivenBy::Policy, by_uid, None),
     }
+}
+
+/// Whether [`valid`] would find or make a consent. Nothing is written.
+pub fn would_be_valid(rules: &Rules, account: &AccountName, identity: &OsIdentity) -> Result<(), Denial> {
+    standing(rules, account, identity).map(drop)
+}
+
+/// Whether a consent that held a moment ago still does.
+pub fn still_valid(
+    application: &ApplicationName,
+    account: &AccountName,
+    identity: &OsIdentity,
+    service_uid: u32,
+) -> Result<(), Denial> {
+    let found = find(application, account, identity.uid)?;
+    found.ok_or_else(Consent::missing)?.check(identity, service_uid, now())
 }
 
 /// Whether root's rule in the application's file gives this OS account to this account.
 pub fn rule_gives(rules: &Rules, account: &AccountName, identity: &OsIdentity) -> bool {
-    rules.application.link.as_ref().and_then(|rule| rule.os_user(account)).as_ref() == Some(&identity.name)
+    let link = &rules.application.link;
+    link.os_user(account).as_ref() == Some(&identity.name)
+        && link.groups.as_ref().is_none_or(|groups| is_member(identity, groups))
         && !is_revoked(&rules.name, account, identity.uid)
 }
 
-/// Writes a consent. The caller has made sure that whoever gives it may.
+/// Whether an OS account is in one of these groups. Where the name service does not say, it is not.
+fn is_member(identity: &OsIdentity, groups: &[OsGroupName]) -> bool {
+    let Ok(target) = look_up(&identity.name) else { return false };
+    target.groups.iter().any(|group| groups.iter().any(|name| name.as_str() == group.name))
+}
+
+/// Writes a consent, until `asked` at most. The caller has made sure that whoever gives it may.
 pub fn give(
     rules: &Rules,
     account: &AccountName,
     identity: &OsIdentity,
     given_by: GivenBy,
     by_uid: u32,
-    expires: Option<u64>,
+    asked: Option<u64>,
 ) -> Result<Consent, Denial> {
+    // Root's own word holds for as long as root says, and a rule of root's while it is there.
+    let expires = match given_by {
+        GivenBy::Owner => rules.application.link.consent_until(now(), asked),
+        GivenBy::Root | GivenBy::Policy => asked,
+    };
     let consent = Consent {
         version: Consent::VERSION,
         application: rules.name.clone(),
@@ -102,6 +146,9 @@ pub fn give(
     };
     let text = consent.to_text().map_err(|error| Denial::internal(error.to_string()))?;
     let name = consent.own_file_name();
+    let _turn = holders::turn()?;
+    holders::check(rules, account, identity.uid)?;
+    holders::add(&rules.name, identity.uid, &name).map_err(disk)?;
     durable::replace(Path::new(CONSENT), &name, text.as_bytes()).map_err(disk)?;
     // Whoever may give consent may also take back an earlier revocation; a rule never gets here past one.
     durable::remove(Path::new(CONSENT), &revoked_name(&name)).map_err(disk)?;
@@ -113,6 +160,7 @@ pub fn give(
         uid = identity.uid.raw(),
         given_by = given_by.as_str(),
         by_uid,
+        expires = expires.map(tracing::field::display),
     );
     Ok(consent)
 }
@@ -131,6 +179,7 @@ pub fn withdraw(
         durable::replace(Path::new(CONSENT), &revoked_name(&name), b"").map_err(disk)?;
     }
     let removed = durable::remove(Path::new(CONSENT), &name).map_err(disk)?;
+    holders::tidy(application, account, uid);
     tracing::info!(
         event = "consent_withdrawn",
         application = %application,
@@ -139,8 +188,6 @@ pub fn withdraw(
         by_uid,
         removed,
     );
-    // The record is gone first, so that no job can start after this has looked for them.
-    shepherd::end_jobs_of(application, account, uid)?;
     Ok(removed)
 }
 
@@ -188,6 +235,7 @@ pub fn page(after: Option<&str>, wanted: impl Fn(&Consent) -> bool) -> Result<Co
     Ok(page)
 }
 
-fn is_record_name(name: &str) -> bool {
+/// Whether a file of this name is a record.
+pub fn is_record_name(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit())
 }

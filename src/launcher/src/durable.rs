@@ -73,7 +73,8 @@ pub fn remove(folder: &Path, name: &str) -> io::Result<bool> {
     }
 }
 
-fn sync_folder(folder: &Path) -> io::Result<()> {
+/// Makes sure that the names in a folder are on disk.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 

@@ -16,6 +16,7 @@ mod consents;
 mod conversation;
 mod durable;
 mod examiner;
+mod holders;
 mod journal;
 mod listen;
 mod modules;

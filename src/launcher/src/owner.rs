@@ -13,6 +13,7 @@ use deputy_core::settings::Settings;
 use deputy_sys::{accounts, cgroup};
 use deputy_wire::Peer;
 
+use crate::request::withdrawn;
 use crate::rules::Rules;
 use crate::{consents, offers};
 
@@ -50,7 +51,8 @@ pub fn answer(request: OwnerRequest, peer: Peer) -> Result<OwnerReply, Denial> {
             offers::forget(&offer)?;
             Ok(OwnerReply::Done)
         }
-        OwnerRequest::Revoke { application, account } => {
+        OwnerRequest::Renew { application, account } => renew(&application, &account, uid, peer),
+        OwnerRequest::Revoke { application, account, end_jobs } => {
             // The owner is whoever has the uid now; his name does not matter for taking away.
             accounts::by_uid(peer.uid)
                 .map_err(|error| Denial::internal(error.to_string()))?
@@ -61,13 +63,32 @@ pub fn answer(request: OwnerRequest, peer: Peer) -> Result<OwnerReply, Denial> {
             if !rule_would_give && !consents::is_there(&application, &account, uid) {
                 return Err(Denial::not_found());
             }
-            if consents::withdraw(&application, &account, uid, peer.uid, true)? || rule_would_give {
-                Ok(OwnerReply::Done)
-            } else {
-                Err(Denial::not_found())
+            let removed = consents::withdraw(&application, &account, uid, peer.uid, true)?;
+            if !removed && !rule_would_give {
+                return Err(Denial::not_found());
             }
+            Ok(OwnerReply::Withdrawn(withdrawn(&application, &account, uid, removed, end_jobs)))
         }
     }
+}
+
+/// Lets a consent hold as long as one given now. What was revoked is not there to be renewed, and what is for another
+/// identity than the owner's present one is not his to renew.
+fn renew(
+    application: &ApplicationName,
+    account: &AccountName,
+    uid: OsUid,
+    peer: Peer,
+) -> Result<OwnerReply, Denial> {
+    let consent = consents::find(application, account, uid)?.ok_or_else(Denial::not_found)?;
+    let rules = Rules::read(application)?;
+    match consent.check(&consent.os_account, rules.service_uid, consents::now()) {
+        Err(denial) if denial.code != Code::ConsentExpired => return Err(denial),
+        _ => {}
+    }
+    rules.pinned_target(&consent.os_account)?;
+    let renewed = consents::give(&rules, account, &consent.os_account, GivenBy::Owner, peer.uid, None)?;
+    Ok(OwnerReply::Renewed { expires: renewed.expires })
 }
 
 /// Whether a rule of root's would give this link onto the peer at its next use. Only then is there something to take

@@ -53,13 +53,18 @@ pub fn check_account<C: ConversationHandler>(
     service: &str,
     user: &str,
 ) -> Result<(), Denial> {
-    context.acct_mgmt(Flag::DISALLOW_NULL_AUTHTOK | Flag::SILENT).map_err(|error| {
-        Denial::new(
-            Code::PamAccountRefused,
-            format!("/etc/pam.d/{service}: account"),
-            format!("PAM does not let {user} in: {error}"),
-        )
-        .remedy("ask the administrator: the account may be locked, expired, or outside its hours or hosts")
-    })?;
+    context
+        .acct_mgmt(Flag::DISALLOW_NULL_AUTHTOK | Flag::SILENT)
+        .map_err(|error| account_refused(service, user, &error))?;
     check_user(context, user)
+}
+
+/// The refusal of PAM's account phase.
+pub fn account_refused(service: &str, user: &str, error: &dyn std::fmt::Display) -> Denial {
+    Denial::new(
+        Code::PamAccountRefused,
+        format!("/etc/pam.d/{service}: account"),
+        format!("PAM does not let {user} in: {error}"),
+    )
+    .remedy("ask the administrator: the account may be locked, expired, or outside its hours or hosts")
 }

@@ -6,6 +6,10 @@ use deputy_core::ids::JobId;
 
 /// Consent records.
 pub const CONSENT: &str = "/var/lib/deputy/consent";
+/// For each OS uid that accounts of an application have: whose consents those are.
+pub const HOLDERS: &str = "/var/lib/deputy/consent/holders";
+/// Held by whoever gives a consent.
+pub const GIVING: &str = "/run/deputy/giving";
 /// Links that wait for their owner.
 pub const OFFERS: &str = "/var/lib/deputy/requests";
 /// One folder for each job.

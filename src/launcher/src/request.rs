@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use deputy_core::consent::GivenBy;
 use deputy_core::denial::{Code, Denial};
-use deputy_core::ids::JobId;
+use deputy_core::ids::{JobId, OsUid};
 use deputy_core::message::{
-    self, ConsentRequest, LauncherReply, LauncherRequest, LinkState, MAX_FORGET, OwnerReply, WithdrawRequest,
-    decode,
+    self, Asking, ConsentRequest, LauncherReply, LauncherRequest, LinkState, MAX_FORGET, OwnerReply,
+    WithdrawRequest, Withdrawn, decode,
 };
+use deputy_core::names::{AccountName, ApplicationName};
 use deputy_core::settings::Settings;
 use deputy_sys::process;
 use deputy_sys::slots::{self, Slot};
@@ -22,7 +23,7 @@ use rustix::net::sockopt;
 use serde::Serialize;
 
 use crate::rules::Rules;
-use crate::{consents, conversation, examiner, offers, owner, paths, rules, shepherd};
+use crate::{consents, conversation, examiner, holders, offers, owner, paths, rules, shepherd};
 
 /// Through which socket a request came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,6 +192,7 @@ fn answer(settings: &Settings, request: LauncherRequest, peer: Peer) -> Result<L
         })
         .map(LauncherReply::Consents),
         LauncherRequest::Examine(wanted) => examiner::examine(&wanted, peer).map(LauncherReply::Findings),
+        LauncherRequest::Explain(wanted) => shepherd::explain(wanted).map(LauncherReply::Explained),
         LauncherRequest::Abandon { job } => shepherd::abandon(&job).map(|()| LauncherReply::Done),
         LauncherRequest::Forget { jobs } => forget(settings, &jobs),
         LauncherRequest::Run(_) | LauncherRequest::Converse(_) | LauncherRequest::Attach { .. } => {
@@ -202,13 +204,23 @@ fn answer(settings: &Settings, request: LauncherRequest, peer: Peer) -> Result<L
 fn request_link(settings: &Settings, wanted: &ConsentRequest, peer: Peer) -> Result<LauncherReply, Denial> {
     let rules = Rules::read(&wanted.application)?;
     let (_, identity) = rules.target(&wanted.os_user)?;
+    let offer = || {
+        let lifetime = settings.links.code_lifetime_seconds;
+        offers::make(&wanted.application, &wanted.account, &identity, lifetime, wanted.expires)
+    };
     let state = match consents::valid(&rules, &wanted.account, &identity, peer.uid) {
-        Ok(_) => LinkState::Active,
+        Ok(consent) => LinkState::Active {
+            given_by: consent.given_by,
+            expires: consent.expires,
+            renewal: (wanted.asking == Asking::Renew).then(offer).transpose()?.map(|offer| offer.code),
+        },
         // What is missing, expired or stale, the owner can give anew.
-        Err(denial) if matches!(denial.code, Code::NoConsent | Code::ConsentExpired | Code::LinkStale) => {
-            let lifetime = settings.links.code_lifetime_seconds;
-            let offer =
-                offers::make(&wanted.application, &wanted.account, &identity, lifetime, wanted.expires)?;
+        Err(denial)
+            if wanted.asking != Asking::Look
+                && matches!(denial.code, Code::NoConsent | Code::ConsentExpired | Code::LinkStale) =>
+        {
+            holders::check(&rules, &wanted.account, identity.uid)?;
+            let offer = offer()?;
             LinkState::Waiting { code: offer.code, expires: offer.expires }
         }
         Err(denial) => return Err(denial),
@@ -224,14 +236,29 @@ fn grant(wanted: &ConsentRequest, peer: Peer) -> Result<LauncherReply, Denial> {
     }
     let rules = Rules::read(&wanted.application)?;
     let (_, identity) = rules.target(&wanted.os_user)?;
-    consents::give(&rules, &wanted.account, &identity, GivenBy::Root, peer.uid, wanted.expires)?;
-    Ok(LauncherReply::Link { os_account: identity, state: LinkState::Active })
+    let consent =
+        consents::give(&rules, &wanted.account, &identity, GivenBy::Root, peer.uid, wanted.expires)?;
+    let state = LinkState::Active { given_by: GivenBy::Root, expires: consent.expires, renewal: None };
+    Ok(LauncherReply::Link { os_account: identity, state })
 }
 
 fn withdraw(unwanted: &WithdrawRequest, peer: Peer) -> Result<LauncherReply, Denial> {
+    let WithdrawRequest { application, account, os_account, end_jobs } = unwanted;
     let by_root = peer.uid == 0;
-    consents::withdraw(&unwanted.application, &unwanted.account, unwanted.os_account.uid, peer.uid, by_root)?;
-    Ok(LauncherReply::Done)
+    let removed = consents::withdraw(application, account, os_account.uid, peer.uid, by_root)?;
+    Ok(LauncherReply::Withdrawn(withdrawn(application, account, os_account.uid, removed, *end_jobs)))
+}
+
+/// Ends what runs under a consent that has been taken back, where that is wanted, and says what was done.
+pub fn withdrawn(
+    application: &ApplicationName,
+    account: &AccountName,
+    uid: OsUid,
+    removed: bool,
+    end_jobs: bool,
+) -> Withdrawn {
+    let (ended, left) = if end_jobs { shepherd::end_all(application, account, uid) } else { (0, 0) };
+    Withdrawn { removed, ended, left }
 }
 
 fn forget(settings: &Settings, jobs: &[JobId]) -> Result<LauncherReply, Denial> {

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::io;
 
-use deputy_core::application::{Application, Service};
+use deputy_core::application::{Application, Mode, Service};
 use deputy_core::denial::{Code, Denial};
 use deputy_core::job::OsIdentity;
 use deputy_core::names::{ApplicationName, OsUserName};
@@ -58,7 +58,11 @@ impl Rules {
                 None
             })
         };
+        // Only where there is one person and no login is an application's own user its target: there, whoever speaks
+        // for the application is that person anyway. All others' service users stay out of reach.
+        let but = (application.mode == Mode::SingleUser).then_some(name);
         let services = etc.services(
+            but,
             |user| found(accounts::by_name(user.as_str())).map(ids),
             |uid| found(accounts::by_uid(uid)).map(ids),
         )?;
@@ -133,6 +137,11 @@ fn unknown(user: &OsUserName) -> Denial {
 fn with_groups(entry: PasswdEntry) -> Result<Target, Denial> {
     let groups = accounts::groups(&entry).map_err(name_service)?;
     Ok(Target { entry, groups })
+}
+
+/// Whether the name service still says what was pinned.
+pub fn is_still(pinned: &OsIdentity) -> Result<(), Denial> {
+    check_pinned(pinned, accounts::by_name(pinned.name.as_str()).map_err(name_service)?.as_ref())
 }
 
 /// Compares what was pinned with the entry of its name, as just looked up, and with that of its uid.

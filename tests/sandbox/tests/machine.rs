@@ -67,6 +67,7 @@ fn directories_are_as_tmpfiles_makes_them() {
 700 root root /var/lib/deputy/jobs
 700 deputy deputy /var/lib/deputy/ledger
 700 root root /var/lib/deputy/requests
+700 deputy deputy /var/lib/deputy/secrets
 700 deputy deputy /var/lib/deputy/view
 755 root root /etc/deputy/applications.d
 644 root root /etc/deputy/deputy.toml

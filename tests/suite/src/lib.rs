@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acting;
+pub mod client;
 pub mod fake;
 pub mod line;
 pub mod machine;

@@ -116,6 +116,13 @@ pub fn change_person(program: &str, arguments: &[&str]) {
     drop(guard);
 }
 
+/// Adds the service user of an application that a test installs.
+pub fn add_service_user(name: &str) {
+    let guard = account_files();
+    run("useradd", &["--system", "--user-group", "--shell", "/usr/sbin/nologin", name]);
+    drop(guard);
+}
+
 /// Writes an application's file as root's, in one step.
 pub fn install_application(name: &str, text: &str) -> PathBuf {
     let path = PathBuf::from(format!("/etc/deputy/applications.d/{name}.toml"));

@@ -4,7 +4,8 @@ use deputy_core::Code;
 use deputy_core::consent::Consent;
 use deputy_core::job::OsIdentity;
 use deputy_core::message::{
-    ConsentRequest, LauncherReply, LauncherRequest, LinkState, OwnerReply, RunRequest, WithdrawRequest,
+    Asking, ConsentRequest, LauncherReply, LauncherRequest, LinkState, OwnerReply, RunRequest,
+    WithdrawRequest, Withdrawn,
 };
 use deputy_core::names::{AccountName, ApplicationName};
 
@@ -33,6 +34,8 @@ pub fn run_as(os_account: OsIdentity, account_name: &str, argv: &[&str]) -> RunR
         argv: argv.iter().map(|argument| argument.as_bytes().to_vec()).collect(),
         directory: None,
         environment: Vec::new(),
+        umask: None,
+        os_group: None,
     }
 }
 
@@ -43,6 +46,7 @@ pub fn link(application: &str, account_name: &str, os_user: &str) -> ConsentRequ
         account: account(account_name),
         os_user: os_user.parse().expect("the name of an OS account"),
         expires: None,
+        asking: Asking::Link,
     }
 }
 
@@ -51,7 +55,7 @@ pub fn grant_in(application: &str, account_name: &str, os_user: &str) {
     let request = LauncherRequest::Grant(link(application, account_name, os_user));
     let answers = Fake::as_user("root").ask(&request, &[]);
     assert!(
-        matches!(answers.replies[..], [LauncherReply::Link { state: LinkState::Active, .. }]),
+        matches!(answers.replies[..], [LauncherReply::Link { state: LinkState::Active { .. }, .. }]),
         "{answers:?}"
     );
 }
@@ -61,13 +65,24 @@ pub fn grant(account_name: &str, os_user: &str) {
     grant_in("demo", account_name, os_user);
 }
 
-/// A request to take a consent back.
-pub fn withdrawal(application: &str, account_name: &str, os_user: &str) -> LauncherRequest {
+/// A request to take a consent back, and to end what runs under it if that is wanted.
+pub fn withdrawal(application: &str, account_name: &str, os_user: &str, end_jobs: bool) -> LauncherRequest {
     LauncherRequest::Withdraw(WithdrawRequest {
         application: app(application),
         account: account(account_name),
         os_account: identity(os_user),
+        end_jobs,
     })
+}
+
+/// That there was a consent, which is taken back, and that so many jobs were told to end.
+pub fn taken_back(ended: u32) -> Withdrawn {
+    Withdrawn { removed: true, ended, left: 0 }
+}
+
+/// That there was none.
+pub fn nothing_taken_back() -> Withdrawn {
+    Withdrawn::default()
 }
 
 /// All consents on this machine, as a taken-over daemon can list them.

@@ -14,7 +14,8 @@ use deputy_core::message::{
 use deputy_suite::acting::{identity, ids, made_up_identity};
 use deputy_suite::machine::{CONSENT, add_person, consent_path};
 use deputy_suite::requests::{
-    account, app, consents, consents_of, grant, grant_in, link, owner_code, run_as, withdrawal,
+    account, app, consents, consents_of, grant, grant_in, link, nothing_taken_back, owner_code, run_as,
+    taken_back, withdrawal,
 };
 use deputy_suite::talk::{log_in, wanted};
 use deputy_suite::{Descriptor, Fake, job_id, need_the_sandbox};
@@ -77,7 +78,7 @@ fn no_message_of_the_daemons_makes_a_consent() {
         LauncherRequest::Attach { job: job.clone() },
         LauncherRequest::Abandon { job: job.clone() },
         LauncherRequest::Forget { jobs: vec![job] },
-        withdrawal("demo", name, "alice"),
+        withdrawal("demo", name, "alice", false),
         LauncherRequest::Consents { application: Some(app("demo")), after: None },
         LauncherRequest::Examine(examine),
     ];
@@ -143,7 +144,7 @@ fn a_rule_gives_what_it_says_and_to_nobody_else() {
     assert_eq!((consent.given_by, consent.by_uid), (GivenBy::Policy, ids("deputy").uid));
     assert!(matches!(
         ask("other", "unruled", "unruled")[..],
-        [LauncherReply::Link { state: LinkState::Active, .. }]
+        [LauncherReply::Link { state: LinkState::Active { .. }, .. }]
     ));
     assert_eq!(consents_of("unruled")[0].given_by, GivenBy::Policy);
 }
@@ -152,9 +153,10 @@ fn a_rule_gives_what_it_says_and_to_nobody_else() {
 fn what_the_owner_took_back_the_rule_does_not_give_again() {
     need_the_sandbox();
     add_person("taker", "taker", &["lab1"]);
-    let revoke = OwnerRequest::Revoke { application: app("other"), account: account("taker") };
+    let revoke =
+        OwnerRequest::Revoke { application: app("other"), account: account("taker"), end_jobs: false };
     assert_eq!(runs("other", "taker", "taker"), Ok(()));
-    assert_eq!(Fake::as_user("taker").ask_as_owner(&revoke), OwnerReply::Done);
+    assert_eq!(Fake::as_user("taker").ask_as_owner(&revoke), OwnerReply::Withdrawn(taken_back(0)));
     for _ in 0..2 {
         assert_eq!(runs("other", "taker", "taker"), Err(Code::NoConsent));
         let asked = Fake::daemon().ask(&LauncherRequest::RequestLink(link("other", "taker", "taker")), &[]);
@@ -162,7 +164,7 @@ fn what_the_owner_took_back_the_rule_does_not_give_again() {
             matches!(asked.replies[..], [LauncherReply::Link { state: LinkState::Waiting { .. }, .. }]),
             "{asked:?}"
         );
-        Fake::daemon().ask(&withdrawal("other", "taker", "taker"), &[]);
+        Fake::daemon().ask(&withdrawal("other", "taker", "taker", false), &[]);
     }
     // Who could give it before can give it again; then it is his word, not the rule's.
     let outcome = log_in(&wanted(Purpose::Link, "other", "taker", "taker"), "taker");
@@ -175,8 +177,9 @@ fn what_the_owner_took_back_the_rule_does_not_give_again() {
 fn an_owner_can_refuse_a_rule_before_its_first_use() {
     need_the_sandbox();
     add_person("early", "early", &["lab1"]);
-    let revoke = OwnerRequest::Revoke { application: app("other"), account: account("early") };
-    assert_eq!(Fake::as_user("early").ask_as_owner(&revoke), OwnerReply::Done);
+    let revoke =
+        OwnerRequest::Revoke { application: app("other"), account: account("early"), end_jobs: false };
+    assert_eq!(Fake::as_user("early").ask_as_owner(&revoke), OwnerReply::Withdrawn(nothing_taken_back()));
     assert_eq!(runs("other", "early", "early"), Err(Code::NoConsent));
     assert_eq!(owner_code(&Fake::as_user("early").ask_as_owner(&revoke)), Some(Code::NotFound));
 }
@@ -186,7 +189,11 @@ fn revoking_what_never_was_leaves_nothing_on_the_disk() {
     need_the_sandbox();
     for name in ["never-1", "never-2", "never-3"] {
         for application in ["demo", "other", "no-such-application"] {
-            let revoke = OwnerRequest::Revoke { application: app(application), account: account(name) };
+            let revoke = OwnerRequest::Revoke {
+                application: app(application),
+                account: account(name),
+                end_jobs: false,
+            };
             assert_eq!(owner_code(&Fake::as_user("carol").ask_as_owner(&revoke)), Some(Code::NotFound));
             assert!(files(application, name, ids("carol").uid).is_empty(), "{application} {name}");
         }
@@ -200,14 +207,20 @@ fn the_daemon_can_only_take_away() {
         grant(name, "alice");
         grant_in("other", name, "alice");
     }
-    assert_eq!(Fake::daemon().ask(&withdrawal("demo", "taken", "alice"), &[]).replies, [LauncherReply::Done]);
+    assert_eq!(
+        Fake::daemon().ask(&withdrawal("demo", "taken", "alice", false), &[]).replies,
+        [LauncherReply::Withdrawn(taken_back(0))]
+    );
     assert_eq!(runs("demo", "taken", "alice"), Err(Code::NoConsent));
     // Nobody else's and nothing else.
     assert_eq!(runs("other", "taken", "alice"), Ok(()));
     assert_eq!(runs("demo", "kept", "alice"), Ok(()));
     assert!(files("demo", "taken", ids("alice").uid).is_empty());
     // What is not there is taken away as well as can be.
-    assert_eq!(Fake::daemon().ask(&withdrawal("demo", "taken", "alice"), &[]).replies, [LauncherReply::Done]);
+    assert_eq!(
+        Fake::daemon().ask(&withdrawal("demo", "taken", "alice", false), &[]).replies,
+        [LauncherReply::Withdrawn(nothing_taken_back())]
+    );
     grant("taken", "alice");
     assert_eq!(runs("demo", "taken", "alice"), Ok(()));
 }

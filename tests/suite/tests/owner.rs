@@ -13,7 +13,9 @@ use deputy_core::message::{
 use deputy_suite::acting::{identity, ids};
 use deputy_suite::line::Line;
 use deputy_suite::machine::{add_person, change_person, consent_path, wait_for_no_children};
-use deputy_suite::requests::{account, app, consents_of, grant, grant_in, link, owner_code, run_as};
+use deputy_suite::requests::{
+    account, app, consents_of, grant, grant_in, link, owner_code, run_as, taken_back,
+};
 use deputy_suite::{Fake, need_the_sandbox};
 
 /// Has the daemon ask for a link and returns the code, which it sees.
@@ -39,7 +41,14 @@ fn describe(user: &str, code: &LinkCode) -> OwnerReply {
 }
 
 fn revoke(user: &str, application: &str, account_name: &str) -> OwnerReply {
-    say(user, &OwnerRequest::Revoke { application: app(application), account: account(account_name) })
+    say(
+        user,
+        &OwnerRequest::Revoke {
+            application: app(application),
+            account: account(account_name),
+            end_jobs: false,
+        },
+    )
 }
 
 /// Everything that the socket lists for this user.
@@ -88,7 +97,7 @@ fn a_code_is_for_one_owner_and_for_once() {
     assert_eq!(consent.os_account, identity("alice"));
 
     assert_eq!(owner_code(&give("alice", &code)), Some(Code::LinkCodeUnknown));
-    assert_eq!(revoke("alice", "demo", "coded"), OwnerReply::Done);
+    assert_eq!(revoke("alice", "demo", "coded"), OwnerReply::Withdrawn(taken_back(0)));
     assert_eq!(owner_code(&give("alice", &code)), Some(Code::LinkCodeUnknown), "used is used");
     assert!(consents_of("coded").is_empty());
     assert_ne!(code_for("demo", "coded", "alice"), code);
@@ -181,7 +190,7 @@ fn nobody_takes_back_what_is_not_his_and_none_can_tell_that_it_is_there() {
     assert_eq!(consents_of("hers").len(), 1);
     let run = || Fake::daemon().run(&run_as(identity("alice"), "hers", &["true"]));
     assert_eq!(run().status(), Some(0));
-    assert_eq!(revoke("alice", "demo", "hers"), OwnerReply::Done);
+    assert_eq!(revoke("alice", "demo", "hers"), OwnerReply::Withdrawn(taken_back(0)));
     assert!(consents_of("hers").is_empty());
     assert_eq!(run().code(), Some(Code::NoConsent));
     assert_eq!(encode(&revoke("alice", "demo", "hers")), encode(&not_his));
@@ -196,7 +205,7 @@ fn a_job_has_no_word_in_it() {
         OwnerRequest::List { after: None },
         OwnerRequest::Describe { code: code.clone() },
         OwnerRequest::Give { code: code.clone() },
-        OwnerRequest::Revoke { application: app("demo"), account: account("inside") },
+        OwnerRequest::Revoke { application: app("demo"), account: account("inside"), end_jobs: false },
     ];
     for request in &requests {
         let text = serde_json::to_string(request).unwrap();
@@ -232,7 +241,9 @@ fn what_is_no_request_of_an_owner_is_refused() {
         line.send(bytes, descriptors);
         line.next().expect("an answer")
     };
-    let whole = encode(&OwnerRequest::Revoke { application: app("demo"), account: account("x") }).unwrap();
+    let whole =
+        encode(&OwnerRequest::Revoke { application: app("demo"), account: account("x"), end_jobs: false })
+            .unwrap();
     for length in 1..whole.len() {
         assert_eq!(owner_code(&send(&whole[..length], &[])), Some(Code::BadMessage), "{length} bytes");
     }

@@ -80,9 +80,10 @@ fn deputyd_has_no_power_of_its_own() {
 
 /// What `deputyd` may open: its own folders, what root wrote down for Deputy, the name service's files, and what the
 /// C library and the runtime look at of the process itself.
-const OF_DEPUTYD: [&str; 12] = [
+const OF_DEPUTYD: [&str; 13] = [
     "/var/lib/deputy/ledger",
     "/var/lib/deputy/view",
+    "/var/lib/deputy/secrets",
     "/run/deputyd",
     "/etc/deputy",
     "/etc/passwd",

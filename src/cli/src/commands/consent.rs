@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use deputy_core::consent::Consent;
 use deputy_core::message::{
-    ConsentRequest, LauncherReply, LauncherRequest, Offer, OwnerReply, OwnerRequest, WithdrawRequest,
+    Asking, ConsentRequest, LauncherReply, LauncherRequest, Offer, OwnerReply, OwnerRequest, WithdrawRequest,
+    Withdrawn,
 };
-use deputy_core::names::ApplicationName;
+use deputy_core::names::{AccountName, ApplicationName};
 use deputy_core::{Code, Denial};
 
 use super::{Context, record_of};
@@ -37,6 +38,7 @@ pub fn consent(context: &Context, command: ConsentCommand) -> Result<ExitCode, F
         ConsentCommand::Give(options) => give(context, options),
         ConsentCommand::Revoke(options) if is_root() => withdraw(context, &options),
         ConsentCommand::Revoke(options) => revoke(context, options),
+        ConsentCommand::Renew { application, account } => renew(context, application, account),
         ConsentCommand::List { application } => list(context, application.as_ref()),
     }?;
     Ok(ExitCode::SUCCESS)
@@ -57,8 +59,15 @@ fn grant(context: &Context, options: GrantOptions) -> Result<(), Failure> {
     if let Some(seconds) = expires {
         record.insert("expires".into(), micros(seconds).into());
     }
-    match launcher::ask(&LauncherRequest::Grant(ConsentRequest { application, account, os_user, expires }))? {
-        LauncherReply::Done | LauncherReply::Link { .. } => context.output.done(&sentence, &record),
+    let asking = Asking::Link;
+    match launcher::ask(&LauncherRequest::Grant(ConsentRequest {
+        application,
+        account,
+        os_user,
+        expires,
+        asking,
+    }))? {
+        LauncherReply::Link { .. } => context.output.done(&sentence, &record),
         _ => Err(unexpected()),
     }
 }
@@ -89,12 +98,41 @@ fn revoke(context: &Context, options: RevokeOptions) -> Result<(), Failure> {
     if options.os_user.is_some() {
         return Err(needs_root("revoke a consent onto another OS account"));
     }
-    let RevokeOptions { application, account, .. } = options;
-    ask_before_revoking(context, application.as_str(), account.as_str())?;
-    let record = record_of([("application", application.as_str()), ("account", account.as_str())]);
+    let RevokeOptions { application, account, end_jobs, .. } = options;
+    ask_before_revoking(context, application.as_str(), account.as_str(), end_jobs)?;
+    let mut record = record_of([("application", application.as_str()), ("account", account.as_str())]);
     let sentence = format!("your consent is revoked: {account} of {application} may no longer act as you");
-    match launcher::ask_owner(&OwnerRequest::Revoke { application, account })? {
-        OwnerReply::Done => context.output.done(&sentence, &record),
+    match launcher::ask_owner(&OwnerRequest::Revoke { application, account, end_jobs })? {
+        OwnerReply::Withdrawn(done) => {
+            context.output.done(&format!("{sentence}{}", jobs(done, end_jobs, &mut record)), &record)
+        }
+        _ => Err(unexpected()),
+    }
+}
+
+/// What became of the jobs, as the end of a sentence and as fields.
+fn jobs(done: Withdrawn, end_jobs: bool, record: &mut Record) -> String {
+    if !end_jobs {
+        return String::new();
+    }
+    record.insert("jobs_ended".into(), done.ended.into());
+    record.insert("jobs_left".into(), done.left.into());
+    let left = match done.left {
+        0 => String::new(),
+        left => format!("; {left} could not be told and still run: see the journal of deputy-launcher"),
+    };
+    format!("; {} of its jobs were told to end{left}", done.ended)
+}
+
+fn renew(context: &Context, application: ApplicationName, account: AccountName) -> Result<(), Failure> {
+    let mut record = record_of([("application", application.as_str()), ("account", account.as_str())]);
+    let sentence = format!("your consent is renewed: {account} of {application} may act as you");
+    match launcher::ask_owner(&OwnerRequest::Renew { application, account })? {
+        OwnerReply::Renewed { expires: None } => context.output.done(&sentence, &record),
+        OwnerReply::Renewed { expires: Some(seconds) } => {
+            record.insert("expires".into(), micros(seconds).into());
+            context.output.done(&format!("{sentence} until {}", time::show_seconds(seconds)), &record)
+        }
         _ => Err(unexpected()),
     }
 }
@@ -114,25 +152,39 @@ fn withdraw(context: &Context, options: &RevokeOptions) -> Result<(), Failure> {
             .remedy("see which there are: deputyctl consent list")
             .into());
     }
-    ask_before_revoking(context, options.application.as_str(), options.account.as_str())?;
+    let end_jobs = options.end_jobs;
+    ask_before_revoking(context, options.application.as_str(), options.account.as_str(), end_jobs)?;
     for consent in found {
         let sentence = format!(
             "revoked: {} of {} may no longer act as {}",
             consent.account, consent.application, consent.os_account
         );
-        let record = record(&consent);
+        let mut record = record(&consent);
         let Consent { application, account, os_account, .. } = consent;
-        match launcher::ask(&LauncherRequest::Withdraw(WithdrawRequest { application, account, os_account }))?
-        {
-            LauncherReply::Done => context.output.done(&sentence, &record)?,
+        let request = WithdrawRequest { application, account, os_account, end_jobs };
+        match launcher::ask(&LauncherRequest::Withdraw(request))? {
+            LauncherReply::Withdrawn(done) => {
+                let sentence = format!("{sentence}{}", jobs(done, end_jobs, &mut record));
+                context.output.done(&sentence, &record)?;
+            }
             _ => return Err(unexpected()),
         }
     }
     Ok(())
 }
 
-fn ask_before_revoking(context: &Context, application: &str, account: &str) -> Result<(), Failure> {
-    confirm(context.yes, &format!("Revoke the consent to {account} of {application}?"))
+fn ask_before_revoking(
+    context: &Context,
+    application: &str,
+    account: &str,
+    end_jobs: bool,
+) -> Result<(), Failure> {
+    let jobs = if end_jobs {
+        "Its running jobs end."
+    } else {
+        "What runs goes on (--end-jobs ends it); nothing new starts."
+    };
+    confirm(context.yes, &format!("Revoke the consent to {account} of {application}? {jobs}"))
 }
 
 fn list(context: &Context, application: Option<&ApplicationName>) -> Result<(), Failure> {

@@ -2,7 +2,10 @@
 
 use std::process::ExitCode;
 
-use super::{Context, block_on, list, record_of};
+use deputy_core::names::AccountName;
+use zbus::Variant;
+
+use super::{Context, block_on, list, pages, record_of};
 use crate::bus::{Bus, CallOptions, JOB_PREFIX};
 use crate::failure::Failure;
 use crate::options::{JobCommand, SessionCommand};
@@ -35,7 +38,22 @@ const JOB_RECORD: [&str; 22] = [
     "wall_us",
     "max_rss_kib",
 ];
-const SESSION: [&str; 7] = ["path", "application", "account", "os_user", "how", "opened", "expires"];
+const SESSION: [&str; 13] = [
+    "path",
+    "application",
+    "account",
+    "os_user",
+    "how",
+    "issuer",
+    "subject",
+    "by",
+    "reason",
+    "opened",
+    "expires",
+    "ends",
+    "idle_seconds",
+];
+const SESSIONS: [&str; 6] = ["account", "how", "opened", "expires", "ends", "path"];
 
 /// `job`.
 pub fn job(context: &Context, command: JobCommand) -> Result<ExitCode, Failure> {
@@ -74,6 +92,19 @@ pub fn session(context: &Context, command: SessionCommand) -> Result<ExitCode, F
     block_on(async {
         let bus = Bus::connect().await?;
         match command {
+            SessionCommand::List { application, account, by } => {
+                let text = |value: Option<&str>| value.map(|value| Variant::from(value.to_owned()));
+                let filters = [
+                    ("application", text(Some(application.as_str()))),
+                    ("account", text(account.as_ref().map(AccountName::as_str))),
+                    ("by", text(by.by.as_deref())),
+                ];
+                return pages(context, "Authentication", "Sessions", None, &filters, &SESSIONS).await;
+            }
+            SessionCommand::Extend { session } => {
+                let () = bus.call_at(session.as_str(), "Session", "Extend", &()).await?;
+                context.output.done("the session is extended", &record_of([("path", session.as_str())]))?;
+            }
             SessionCommand::Show { session } => {
                 let found: Dictionary = bus.call_at(session.as_str(), "Session", "Get", &()).await?;
                 context.output.record(&value::record(&found), &SESSION)?;

@@ -7,38 +7,40 @@ use deputy_core::names::{AccountName, ApplicationName};
 use deputy_wire::conversation::Expected;
 use serde_json::Value;
 
-use super::{Context, block_on, findings, list, record_of};
+use super::{Context, block_on, findings, is_error, link_import, list, record_of};
 use crate::answers::Answers;
 use crate::bus::{Bus, CallOptions};
 use crate::confirm::confirm;
 use crate::converse::authenticate;
 use crate::escape;
 use crate::failure::Failure;
-use crate::options::{LinkCommand, LinkTarget, LoginOptions};
-use crate::value::Dictionary;
+use crate::options::{CheckOptions, LinkCommand, LinkTarget, LoginOptions, RequestOptions};
+use crate::value::{self, Dictionary};
 
 const LINK: [&str; 9] =
     ["application", "account", "os_user", "uid", "gid", "state", "code", "requested", "expires"];
 
+const FINDING_OF_LINK: [&str; 6] = ["account", "os_user", "severity", "code", "message", "remedy"];
+
 /// `link`.
 pub fn link(context: &Context, command: LinkCommand) -> Result<ExitCode, Failure> {
     match command {
-        LinkCommand::Check(target) => block_on(async {
-            let call = (target.account.as_str(), target.os_user.as_str(), of(&target.application));
-            let found: Vec<Dictionary> = Bus::connect().await?.call("Links", "Check", &call).await?;
-            findings(context, &found)
-        }),
+        LinkCommand::Check(options) => block_on(check(context, options)),
         LinkCommand::Add { target, answers_fd } => add(context, target, answers_fd),
-        LinkCommand::Request(target) => block_on(request(context, &target)),
-        LinkCommand::List { application, account, os_user } => {
+        LinkCommand::Request(options) => block_on(request(context, &options)),
+        LinkCommand::Import(options) => link_import::import(context, &options),
+        LinkCommand::List { application, account, os_user, state } => {
             let filters = [
                 ("application", application.map(String::from)),
                 ("account", account.map(String::from)),
                 ("os_user", os_user.map(String::from)),
+                ("state", state),
             ];
             block_on(list(context, "Links", &filters, &LINK))
         }
-        LinkCommand::Remove { application, account } => remove(context, &application, &account),
+        LinkCommand::Remove { application, account, end_jobs } => {
+            remove(context, &application, &account, end_jobs)
+        }
     }
 }
 
@@ -66,9 +68,39 @@ fn add(context: &Context, target: LinkTarget, answers_fd: Option<u32>) -> Result
     Ok(ExitCode::SUCCESS)
 }
 
-async fn request(context: &Context, target: &LinkTarget) -> Result<ExitCode, Failure> {
-    let LinkTarget { application, account, os_user } = target;
-    let call = (account.as_str(), os_user.as_str(), of(application));
+/// The findings about one link, or about all of an application.
+async fn check(context: &Context, options: CheckOptions) -> Result<ExitCode, Failure> {
+    let bus = Bus::connect().await?;
+    if let (Some(account), Some(os_user)) = (&options.account, &options.os_user) {
+        let call = (account.as_str(), os_user.as_str(), of(&options.application));
+        let found: Vec<Dictionary> = bus.call("Links", "Check", &call).await?;
+        return findings(context, &found);
+    }
+    let mut printed = context.output.list(&FINDING_OF_LINK);
+    let mut errors = false;
+    let mut cursor = String::new();
+    loop {
+        let mut call = of(&options.application);
+        call.insert("cursor", cursor.as_str().into());
+        let (page, next): (Vec<Dictionary>, String) = bus.call("Links", "CheckAll", &(call,)).await?;
+        let page = value::records(&page);
+        errors |= page.iter().any(is_error);
+        printed.page(&page)?;
+        if next.is_empty() || next == cursor {
+            break;
+        }
+        cursor = next;
+    }
+    printed.end()?;
+    Ok(if errors { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+async fn request(context: &Context, options: &RequestOptions) -> Result<ExitCode, Failure> {
+    let LinkTarget { application, account, os_user } = &options.target;
+    let mut asked = of(application);
+    asked.insert("renew", options.renew.into());
+    asked.insert("relink", options.relink.into());
+    let call = (account.as_str(), os_user.as_str(), asked);
     let (state, code): (String, String) = Bus::connect().await?.call("Links", "Request", &call).await?;
     let sentence = if code.is_empty() {
         format!("The link of {account} to {os_user} is {state}.")
@@ -86,13 +118,17 @@ fn remove(
     context: &Context,
     application: &ApplicationName,
     account: &AccountName,
+    end_jobs: bool,
 ) -> Result<ExitCode, Failure> {
+    let jobs = if end_jobs { " Its running jobs end." } else { "" };
     confirm(
         context.yes,
-        &format!("Remove the link of {account} in {application}? A new one needs a new consent."),
+        &format!("Remove the link of {account} in {application}?{jobs} A new one needs a new consent."),
     )?;
     block_on(async {
-        let () = Bus::connect().await?.call("Links", "Unlink", &(account.as_str(), of(application))).await?;
+        let mut options = of(application);
+        options.insert("end_jobs", end_jobs.into());
+        let () = Bus::connect().await?.call("Links", "Unlink", &(account.as_str(), options)).await?;
         let record = record_of([("application", application.as_str()), ("account", account.as_str())]);
         context.output.done(&format!("the link of {account} in {application} is removed"), &record)?;
         Ok(ExitCode::SUCCESS)

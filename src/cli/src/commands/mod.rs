@@ -1,9 +1,16 @@
 //! What each command does.
 
+mod accounts;
 mod completion;
 mod consent;
+mod groups;
+mod import;
+mod install;
 mod jobs;
+mod link_import;
 mod links;
+mod passwords;
+mod projects;
 mod records;
 mod run;
 mod store;
@@ -11,10 +18,11 @@ mod store;
 use std::process::ExitCode;
 
 use serde_json::Value;
+use zbus::Variant;
 
 use crate::bus::{Bus, CallOptions};
 use crate::failure::Failure;
-use crate::options::{Command, GlobalOptions, Options};
+use crate::options::{Command, GlobalOptions, LoginMethod, Options};
 use crate::output::Output;
 use crate::value::{self, Dictionary, Record};
 
@@ -38,8 +46,16 @@ pub fn execute(options: Options) -> Result<ExitCode, Failure> {
     match options.command {
         Command::Status => records::status(&context),
         Command::Application(command) => records::application(&context, command),
-        Command::Account(command) => records::account(&context, command),
+        Command::Setup(options) => passwords::setup(&context, options),
+        Command::Account(command) => accounts::account(&context, command),
+        Command::Group(command) => groups::group(&context, command),
+        Command::Role(command) => accounts::role(&context, command),
         Command::Link(command) => links::link(&context, command),
+        Command::Project(command) => projects::project(&context, command),
+        Command::Explain(options) => projects::explain(&context, &options),
+        Command::Login(options) if options.method == LoginMethod::Password => {
+            passwords::login(&context, &options)
+        }
         Command::Login(options) => links::login(&context, options),
         Command::Session(command) => jobs::session(&context, command),
         Command::Consent(command) => consent::consent(&context, command),
@@ -67,6 +83,20 @@ async fn list(
     filters: &[(&'static str, Option<String>)],
     columns: &[&str],
 ) -> Result<ExitCode, Failure> {
+    let filters: Vec<_> =
+        filters.iter().map(|(name, value)| (*name, value.clone().map(Variant::from))).collect();
+    pages(context, interface, "List", None, &filters, columns).await
+}
+
+/// Prints every page of what a method lists; `of` is its first argument, where it has one beside the options.
+async fn pages(
+    context: &Context,
+    interface: &str,
+    method: &str,
+    of: Option<&str>,
+    filters: &[(&'static str, Option<Variant<'static>>)],
+    columns: &[&str],
+) -> Result<ExitCode, Failure> {
     let bus = Bus::connect().await?;
     let mut printed = context.output.list(columns);
     let mut cursor = String::new();
@@ -74,13 +104,16 @@ async fn list(
         let mut options = CallOptions::from([("limit", PAGE.into())]);
         for (name, value) in filters {
             if let Some(value) = value {
-                options.insert(name, value.as_str().into());
+                options.insert(name, value.clone());
             }
         }
         if !cursor.is_empty() {
             options.insert("cursor", cursor.as_str().into());
         }
-        let (page, next): (Vec<Dictionary>, String) = bus.call(interface, "List", &(options,)).await?;
+        let (page, next): (Vec<Dictionary>, String) = match of {
+            Some(of) => bus.call(interface, method, &(of, options)).await?,
+            None => bus.call(interface, method, &(options,)).await?,
+        };
         printed.page(&value::records(&page))?;
         // A cursor that does not move would never end.
         if next.is_empty() || next == cursor {

@@ -1,19 +1,18 @@
-//! Status, applications and accounts.
+//! Status and applications.
 
 use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::{Context, FINDING, block_on, findings, list, record_of};
-use crate::bus::{Bus, CallOptions};
+use super::install::install;
+use super::{Context, FINDING, block_on, findings};
+use crate::bus::Bus;
 use crate::failure::Failure;
-use crate::options::{AccountCommand, AddAccountOptions, ApplicationCommand};
+use crate::options::ApplicationCommand;
 use crate::output;
 use crate::value::{self, Dictionary, Record};
 
 const APPLICATION: [&str; 7] = ["name", "state", "valid", "service_user", "service_uid", "mode", "trust"];
-const ACCOUNT: [&str; 9] =
-    ["application", "account", "status", "role", "email", "first_name", "last_name", "created", "last_login"];
 
 /// `status`. Findings, which only some callers are told, follow in a table of their own.
 pub fn status(context: &Context) -> Result<ExitCode, Failure> {
@@ -35,6 +34,10 @@ pub fn status(context: &Context) -> Result<ExitCode, Failure> {
 
 /// `application`.
 pub fn application(context: &Context, command: ApplicationCommand) -> Result<ExitCode, Failure> {
+    // What root writes down needs no deputyd.
+    if let ApplicationCommand::Install(options) = &command {
+        return install(context, options);
+    }
     block_on(async {
         let bus = Bus::connect().await?;
         match command {
@@ -46,6 +49,7 @@ pub fn application(context: &Context, command: ApplicationCommand) -> Result<Exi
                 let found: Dictionary = bus.call("Applications", "Get", &(application.as_str(),)).await?;
                 context.output.record(&value::record(&found), &APPLICATION)?;
             }
+            ApplicationCommand::Install(_) => {}
             ApplicationCommand::Check { application } => {
                 let found: Vec<Dictionary> =
                     bus.call("Applications", "Check", &(application.as_str(),)).await?;
@@ -54,41 +58,4 @@ pub fn application(context: &Context, command: ApplicationCommand) -> Result<Exi
         }
         Ok(ExitCode::SUCCESS)
     })
-}
-
-/// `account`.
-pub fn account(context: &Context, command: AccountCommand) -> Result<ExitCode, Failure> {
-    match command {
-        AccountCommand::Add(options) => block_on(add(context, options)),
-        AccountCommand::List { application } => {
-            block_on(list(context, "Accounts", &[("application", Some(application.to_string()))], &ACCOUNT))
-        }
-        AccountCommand::Show { application, account } => block_on(async {
-            let options = CallOptions::from([("application", application.as_str().into())]);
-            let found: Dictionary =
-                Bus::connect().await?.call("Accounts", "Get", &(account.as_str(), options)).await?;
-            context.output.record(&value::record(&found), &ACCOUNT)?;
-            Ok(ExitCode::SUCCESS)
-        }),
-    }
-}
-
-async fn add(context: &Context, new: AddAccountOptions) -> Result<ExitCode, Failure> {
-    let (application, account) = (new.application.as_str(), new.account.as_str());
-    let mut options = CallOptions::from([("application", application.into())]);
-    let details = [
-        ("email", &new.email),
-        ("first_name", &new.first_name),
-        ("last_name", &new.last_name),
-        ("role", &new.role),
-    ];
-    for (name, value) in details {
-        if let Some(value) = value {
-            options.insert(name, value.as_str().into());
-        }
-    }
-    let () = Bus::connect().await?.call("Accounts", "Create", &(account, options)).await?;
-    let record = record_of([("application", application), ("account", account)]);
-    context.output.done(&format!("account {account} added to {application}"), &record)?;
-    Ok(ExitCode::SUCCESS)
 }

@@ -19,9 +19,22 @@ pub enum ConsentCommand {
     /// Consent to a link onto your own OS account, with the code that the application was given
     #[command(after_help = "Example:\n  deputyctl consent give abcde23456")]
     Give(GiveOptions),
-    /// Take a consent onto your own OS account back. It counts at once: nothing more starts, and what runs is ended. Root takes back anybody's
-    #[command(after_help = "Example:\n  deputyctl consent revoke portal alice")]
+    /// Take a consent onto your own OS account back: nothing new starts. Root takes back anybody's
+    #[command(
+        after_help = "Examples:\n  deputyctl consent revoke portal alice\n  deputyctl consent revoke portal alice \
+                      --end-jobs"
+    )]
     Revoke(RevokeOptions),
+    /// Let a consent onto your own OS account hold as long as one given now
+    #[command(after_help = "Example:\n  deputyctl consent renew portal alice")]
+    Renew {
+        /// The application
+        #[arg(value_name = "APP")]
+        application: ApplicationName,
+        /// The account
+        #[arg(value_name = "NAME")]
+        account: AccountName,
+    },
     /// List the consents onto your own OS account; root lists all
     #[command(after_help = "Example:\n  deputyctl consent list --json")]
     List {
@@ -62,6 +75,9 @@ pub struct RevokeOptions {
     /// Only the consent onto this OS account (root only)
     #[arg(long, value_name = "OS_USER")]
     pub os_user: Option<OsUserName>,
+    /// End what runs under it too
+    #[arg(long)]
+    pub end_jobs: bool,
 }
 
 /// A code as people copy it: in capitals, in groups.

@@ -3,11 +3,13 @@
 use std::ffi::OsString;
 
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use deputy_core::ids::JobId;
 use deputy_core::names::{AccountName, ApplicationName, KindName};
+use deputy_core::project::ProjectKey;
 use zbus::OwnedObjectPath;
 
+use super::accounts::ByOption;
 use crate::bus;
 
 /// One run of a command.
@@ -35,6 +37,9 @@ pub struct RunOptions {
     /// The kind of job, on which policy decides
     #[arg(long, value_name = "K")]
     pub kind: Option<KindName>,
+    /// The project that it belongs to: it runs as the OS account that was pinned there
+    #[arg(long, value_name = "OWNER/NAME")]
+    pub project: Option<ProjectKey>,
     /// The working directory; without it, the home directory
     #[arg(long, value_name = "DIR")]
     pub cwd: Option<OsString>,
@@ -84,8 +89,8 @@ pub enum JobCommand {
 /// A login.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  deputyctl login portal alice\n  session=$(deputyctl login portal alice --answers-fd 3 3< \
-                  answers)"
+    after_help = "Examples:\n  deputyctl login portal alice\n  deputyctl login portal alice --method password\n  \
+                  session=$(deputyctl login portal alice --answers-fd 3 3< answers)"
 )]
 pub struct LoginOptions {
     /// The application
@@ -94,14 +99,46 @@ pub struct LoginOptions {
     /// The account
     #[arg(value_name = "NAME")]
     pub account: AccountName,
+    /// By what
+    #[arg(long, value_enum, default_value_t = LoginMethod::Os)]
+    pub method: LoginMethod,
     /// Read the answers from this descriptor, one per line, instead of from the terminal
     #[arg(long, value_name = "N")]
     pub answers_fd: Option<u32>,
 }
 
+/// By what an account proves itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LoginMethod {
+    /// What the login of the linked OS account asks for
+    Os,
+    /// A password of the account's own, kept by Deputy
+    Password,
+}
+
 /// What to do with sessions.
 #[derive(Debug, Subcommand)]
 pub enum SessionCommand {
+    /// List the sessions of an application
+    #[command(after_help = "Example:\n  deputyctl session list portal --account alice")]
+    List {
+        /// The application
+        #[arg(value_name = "APP")]
+        application: ApplicationName,
+        /// Only those of this account
+        #[arg(long, value_name = "NAME")]
+        account: Option<AccountName>,
+        /// Who acts
+        #[command(flatten)]
+        by: ByOption,
+    },
+    /// Keep a session alive, as any use of it does
+    #[command(after_help = "Example:\n  deputyctl session extend \"$session\"")]
+    Extend {
+        /// The session's path, as 'deputyctl login' printed it
+        #[arg(value_name = "PATH", value_parser = parse_session)]
+        session: OwnedObjectPath,
+    },
     /// Show a session
     #[command(after_help = "Example:\n  deputyctl session show \"$session\"")]
     Show {

@@ -1,15 +1,26 @@
 //! The command line: what can be asked for, and the words of `--help` and of the manual page.
 
+mod accounts;
 mod consent;
 mod jobs;
+mod links;
+mod projects;
 mod records;
 mod store;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+pub use accounts::{
+    AccountCommand, AccountTarget, ByOption, GroupCommand, GroupTarget, ListAccountsOptions, PersonOptions,
+    RoleCommand, SetupOptions, Sort,
+};
 pub use consent::{ConsentCommand, GiveOptions, GrantOptions, RevokeOptions};
-pub use jobs::{JobCommand, LoginOptions, RunOptions, SessionCommand};
-pub use records::{AccountCommand, AddAccountOptions, ApplicationCommand, LinkCommand, LinkTarget};
+pub use jobs::{JobCommand, LoginMethod, LoginOptions, RunOptions, SessionCommand};
+pub use links::{CheckOptions, ImportOptions, LinkCommand, LinkTarget, RequestOptions};
+pub use projects::{
+    CreateProjectOptions, ExplainOptions, ProjectCommand, ProjectDefaultsOptions, ProjectTarget,
+};
+pub use records::{ApplicationCommand, InstallOptions};
 pub use store::StoreCommand;
 
 /// What `--help` says after the commands, and the manual page under the same heading.
@@ -71,12 +82,25 @@ pub enum Command {
     /// Applications registered with Deputy
     #[command(subcommand)]
     Application(ApplicationCommand),
+    /// Make the first account of an application, its superuser
+    Setup(SetupOptions),
     /// Accounts of one application
     #[command(subcommand)]
     Account(AccountCommand),
+    /// Groups of an application's accounts, laboratories for instance
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Roles: what accounts may do in their application
+    #[command(subcommand)]
+    Role(RoleCommand),
     /// Links from accounts to OS accounts
     #[command(subcommand)]
     Link(LinkCommand),
+    /// Projects of an application's accounts
+    #[command(subcommand)]
+    Project(ProjectCommand),
+    /// Say whether a job would be allowed, by which rule, and what could be done; exit status 1 if not
+    Explain(ExplainOptions),
     /// What the owners of OS accounts, and root, have consented to
     #[command(subcommand)]
     Consent(ConsentCommand),

@@ -1,7 +1,9 @@
-//! Applications, accounts and links.
+//! Applications.
+
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use deputy_core::names::{AccountName, ApplicationName, OsUserName};
+use deputy_core::names::ApplicationName;
 
 /// What to do with applications.
 #[derive(Debug, Subcommand)]
@@ -16,6 +18,12 @@ pub enum ApplicationCommand {
         #[arg(value_name = "NAME")]
         application: ApplicationName,
     },
+    /// Check a file and put it in place as an application's (root only)
+    #[command(
+        after_help = "Examples:\n  deputyctl application install portal.toml --dry-run\n  sudo deputyctl application \
+                      install portal.toml --replace"
+    )]
+    Install(InstallOptions),
     /// Check an application's file; exit status 1 if it has errors
     #[command(after_help = "Example:\n  deputyctl application check portal --json")]
     Check {
@@ -25,111 +33,19 @@ pub enum ApplicationCommand {
     },
 }
 
-/// What to do with accounts.
-#[derive(Debug, Subcommand)]
-pub enum AccountCommand {
-    /// Add an account to an application
-    #[command(after_help = "Example:\n  deputyctl account add portal alice --email alice@example.org")]
-    Add(AddAccountOptions),
-    /// List the accounts of an application
-    #[command(after_help = "Example:\n  deputyctl account list portal")]
-    List {
-        /// The application
-        #[arg(value_name = "APP")]
-        application: ApplicationName,
-    },
-    /// Show one account
-    #[command(after_help = "Example:\n  deputyctl account show portal alice")]
-    Show {
-        /// The application
-        #[arg(value_name = "APP")]
-        application: ApplicationName,
-        /// The account
-        #[arg(value_name = "NAME")]
-        account: AccountName,
-    },
-}
-
-/// A new account.
+/// An application's file to be installed.
 #[derive(Debug, Args)]
-pub struct AddAccountOptions {
-    /// The application
-    #[arg(value_name = "APP")]
-    pub application: ApplicationName,
-    /// The account
-    #[arg(value_name = "NAME")]
-    pub account: AccountName,
-    /// The person's address
+pub struct InstallOptions {
+    /// The file; its name is the application's, with .toml
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The application's name, if it is not the file's
     #[arg(long)]
-    pub email: Option<String>,
-    /// The person's first name
+    pub name: Option<ApplicationName>,
+    /// Put it in the place of the file that is installed
     #[arg(long)]
-    pub first_name: Option<String>,
-    /// The person's last name
+    pub replace: bool,
+    /// Only check it
     #[arg(long)]
-    pub last_name: Option<String>,
-    /// What the account may do in its application
-    #[arg(long)]
-    pub role: Option<String>,
-}
-
-/// An account and the OS account it is, or is to be, linked to.
-#[derive(Debug, Args)]
-pub struct LinkTarget {
-    /// The application
-    #[arg(value_name = "APP")]
-    pub application: ApplicationName,
-    /// The account
-    #[arg(value_name = "NAME")]
-    pub account: AccountName,
-    /// The OS account
-    #[arg(value_name = "OS_USER")]
-    pub os_user: OsUserName,
-}
-
-/// What to do with links.
-#[derive(Debug, Subcommand)]
-pub enum LinkCommand {
-    /// Check whether an account can be linked to an OS account; exit status 1 if it cannot
-    #[command(after_help = "Example:\n  deputyctl link check portal alice ann")]
-    Check(LinkTarget),
-    /// Link an account to an OS account, whose owner answers for it here and now
-    #[command(
-        after_help = "Examples:\n  deputyctl link add portal alice ann\n  deputyctl link add portal alice ann \
-                      --answers-fd 3 3< answers"
-    )]
-    Add {
-        /// What to link
-        #[command(flatten)]
-        target: LinkTarget,
-        /// Read the answers from this descriptor, one per line, instead of from the terminal
-        #[arg(long, value_name = "N")]
-        answers_fd: Option<u32>,
-    },
-    /// Ask for a link, and print the code with which the OS account's owner consents
-    #[command(after_help = "Example:\n  deputyctl link request portal alice ann")]
-    Request(LinkTarget),
-    /// List links
-    #[command(after_help = "Example:\n  deputyctl link list portal --os-user ann")]
-    List {
-        /// Only those of this application
-        #[arg(value_name = "APP")]
-        application: Option<ApplicationName>,
-        /// Only those of this account
-        #[arg(long, value_name = "NAME")]
-        account: Option<AccountName>,
-        /// Only those to this OS account
-        #[arg(long, value_name = "OS_USER")]
-        os_user: Option<OsUserName>,
-    },
-    /// Remove an account's link
-    #[command(after_help = "Example:\n  deputyctl link remove portal alice --yes")]
-    Remove {
-        /// The application
-        #[arg(value_name = "APP")]
-        application: ApplicationName,
-        /// The account
-        #[arg(value_name = "NAME")]
-        account: AccountName,
-    },
+    pub dry_run: bool,
 }

@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::consent::Consent;
+use crate::consent::{Consent, GivenBy};
 use crate::denial::Denial;
 use crate::finding::Finding;
 use crate::ids::{JobId, LinkCode};
 use crate::job::{ExitRecord, OsIdentity};
-use crate::names::{AccountName, ApplicationName, KindName, OsUserName};
+use crate::names::{AccountName, ApplicationName, KindName, OsGroupName, OsUserName};
 
 /// What a conversation is for. The client shows it to the person before the first answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +52,20 @@ pub struct ConsentRequest {
     pub os_user: OsUserName,
     /// Until when the consent is to hold, seconds since 1970.
     pub expires: Option<u64>,
+    /// What to do where there is no consent that holds.
+    pub asking: Asking,
+}
+
+/// What a request for a link is to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Asking {
+    /// Only look how it stands: what is missing is a denial.
+    Look,
+    /// Ask the owner where consent is missing.
+    #[default]
+    Link,
+    /// Ask the owner even where a consent holds already, so that it holds longer.
+    Renew,
 }
 
 /// A consent that is to be taken back.
@@ -63,6 +77,8 @@ pub struct WithdrawRequest {
     pub account: AccountName,
     /// To which OS account.
     pub os_account: OsIdentity,
+    /// Whether what runs under it is ended too.
+    pub end_jobs: bool,
 }
 
 /// One run of a command. Its descriptors are standard input, output and error, always three.
@@ -84,6 +100,10 @@ pub struct RunRequest {
     pub directory: Option<Vec<u8>>,
     /// Variables, each `NAME=VALUE`.
     pub environment: Vec<Vec<u8>>,
+    /// Permission bits that are taken away, beside those that the login takes.
+    pub umask: Option<u32>,
+    /// The group of new files: one of the OS account's own.
+    pub os_group: Option<OsGroupName>,
 }
 
 /// A check of a link that exists or is wanted.
@@ -97,6 +117,39 @@ pub struct ExamineRequest {
     pub os_user: OsUserName,
     /// The identity that was pinned, if the link exists.
     pub pinned: Option<OsIdentity>,
+}
+
+/// What would be decided about a job, without doing anything: whatever [`RunRequest`] has but a job's id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainRequest {
+    /// For which application.
+    pub application: ApplicationName,
+    /// For which of its accounts.
+    pub account: AccountName,
+    /// As which OS account, pinned when the link was made.
+    pub os_account: OsIdentity,
+    /// The kind of job; none is the default kind.
+    pub kind: Option<KindName>,
+    /// The program and its arguments.
+    pub argv: Vec<Vec<u8>>,
+    /// The working directory; none is the home directory.
+    pub directory: Option<Vec<u8>>,
+    /// Variables, each `NAME=VALUE`.
+    pub environment: Vec<Vec<u8>>,
+    /// The group of new files: one of the OS account's own.
+    pub os_group: Option<OsGroupName>,
+}
+
+/// What would be decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Explanation {
+    /// The job would be started; PAM is asked only then.
+    Allowed {
+        /// The command rule that allows it.
+        rule: String,
+    },
+    /// It would be refused.
+    Refused(Denial),
 }
 
 /// The most jobs that one [`LauncherRequest::Forget`] names.
@@ -129,7 +182,7 @@ pub enum LauncherRequest {
     RequestLink(ConsentRequest),
     /// Consent by root. Accepted from uid 0 alone.
     Grant(ConsentRequest),
-    /// Take a consent back.
+    /// Take a consent back. Answered by [`LauncherReply::Withdrawn`].
     Withdraw(WithdrawRequest),
     /// List consents, from after the file name given. Answered by [`LauncherReply::Consents`].
     Consents {
@@ -140,13 +193,22 @@ pub enum LauncherRequest {
     },
     /// Check a link. Answered by [`LauncherReply::Findings`].
     Examine(ExamineRequest),
+    /// Say what would be decided about a job. Answered by [`LauncherReply::Explained`].
+    Explain(ExplainRequest),
 }
 
 /// Where a link stands when it has been asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LinkState {
     /// It can be used.
-    Active,
+    Active {
+        /// On whose word.
+        given_by: GivenBy,
+        /// Until when the consent holds, seconds since 1970.
+        expires: Option<u64>,
+        /// The code with which the owner renews it, where that was asked for.
+        renewal: Option<LinkCode>,
+    },
     /// It waits for the owner, who gives consent with the code.
     Waiting {
         /// The code.
@@ -165,6 +227,17 @@ pub struct Authenticated {
     pub os_account: OsIdentity,
     /// Until when a consent that this conversation wrote holds, seconds since 1970.
     pub expires: Option<u64>,
+}
+
+/// That a consent was taken back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdrawn {
+    /// Whether there was one.
+    pub removed: bool,
+    /// How many jobs were told to end.
+    pub ended: u32,
+    /// How many could not be told in time; they are in the launcher's journal.
+    pub left: u32,
 }
 
 /// One page of consents, ordered by file name.
@@ -218,10 +291,14 @@ pub enum LauncherReply {
         /// Where it stands.
         state: LinkState,
     },
+    /// A consent was taken back.
+    Withdrawn(Withdrawn),
     /// A page of consents.
     Consents(ConsentPage),
     /// What a check found.
     Findings(Vec<Finding>),
+    /// What would be decided.
+    Explained(Explanation),
     /// Where a job stands.
     Job(JobState),
 }

@@ -15,8 +15,9 @@ use thiserror::Error;
 use crate::denial::{Code, Denial};
 
 pub use launcher::{
-    Authenticated, ConsentPage, ConsentRequest, ConverseRequest, ExamineRequest, JobCommand, JobState,
-    LauncherReply, LauncherRequest, LinkState, MAX_FORGET, Purpose, RunRequest, WithdrawRequest,
+    Asking, Authenticated, ConsentPage, ConsentRequest, ConverseRequest, ExamineRequest, ExplainRequest,
+    Explanation, JobCommand, JobState, LauncherReply, LauncherRequest, LinkState, MAX_FORGET, Purpose,
+    RunRequest, WithdrawRequest, Withdrawn,
 };
 pub use owner::{Offer, OwnerReply, OwnerRequest};
 

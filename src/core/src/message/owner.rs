@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::launcher::ConsentPage;
+use super::launcher::{ConsentPage, Withdrawn};
 use crate::denial::Denial;
 use crate::ids::LinkCode;
 use crate::names::{AccountName, ApplicationName};
@@ -27,12 +27,21 @@ pub enum OwnerRequest {
         /// The code.
         code: LinkCode,
     },
-    /// Take back a consent, whoever gave it.
+    /// Let a consent onto the peer's OS account hold as long as one given now. Answered by [`OwnerReply::Renewed`].
+    Renew {
+        /// Of which application.
+        application: ApplicationName,
+        /// Of which of its accounts.
+        account: AccountName,
+    },
+    /// Take back a consent, whoever gave it. Answered by [`OwnerReply::Withdrawn`].
     Revoke {
         /// Of which application.
         application: ApplicationName,
         /// Of which of its accounts.
         account: AccountName,
+        /// Whether what runs under it is ended too.
+        end_jobs: bool,
     },
 }
 
@@ -58,4 +67,11 @@ pub enum OwnerReply {
     Consents(ConsentPage),
     /// What the code is for.
     Offer(Offer),
+    /// A consent holds anew.
+    Renewed {
+        /// Until when, seconds since 1970.
+        expires: Option<u64>,
+    },
+    /// A consent was taken back.
+    Withdrawn(Withdrawn),
 }

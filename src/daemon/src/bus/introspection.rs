@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use deputy_core::{JobId, SessionId};
 use zbus::Signature;
 
-use super::table::{Authority, METHODS, Method, Object};
+use super::table::{Authority, METHODS, Method, Needs, Object};
 use super::{INTERFACES, ROOT};
 
 /// The properties of the manager; all others have none.
@@ -163,10 +163,20 @@ pub fn authority(method: &Method) -> String {
         Authority::Public => "everybody".to_owned(),
         Authority::Application => "application".to_owned(),
         Authority::ApplicationOrAdministrator(action) => format!("application, or {}", action.id()),
+        Authority::Administrator(action) => action.id().to_owned(),
         Authority::OwnerOrApplicationOrAdministrator(action) => {
             format!("owner of the OS account, application, or {}", action.id())
         }
     };
+    let permission = match method.needs {
+        Needs::Nothing => None,
+        Needs::Read(permission) | Needs::Change(permission) => Some((permission, "")),
+        Needs::ChangeWhole(permission) => Some((permission, " in the whole application")),
+        Needs::ChangeOrOwn(permission) => Some((permission, ", or its own account")),
+    };
+    if let Some((permission, how)) = permission {
+        let _ = write!(words, "; acting account {permission}{how}");
+    }
     if let Some((_, action)) = method.asks {
         let _ = write!(words, "; where ask_polkit says so also {}", action.id());
     }

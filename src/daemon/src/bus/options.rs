@@ -105,6 +105,16 @@ impl Options {
         self.name("application")
     }
 
+    /// Who acts through the application: a session's path, or an account.
+    pub fn by(&mut self) -> Result<Option<String>, Denial> {
+        self.text("by")
+    }
+
+    /// A yes or no; no, if it is not there.
+    pub fn flag(&mut self, key: &str) -> Result<bool, Denial> {
+        Ok(self.take(key, "b")?.unwrap_or_default())
+    }
+
     /// A number.
     pub fn number(&mut self, key: &str) -> Result<Option<u32>, Denial> {
         self.take(key, "u")

@@ -4,8 +4,8 @@
 
 use std::future::Future;
 
-use deputy_core::Denial;
 use deputy_core::application::PolkitQuestion;
+use deputy_core::{Denial, Permission};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -13,7 +13,9 @@ use zbus::{Message, Signature, Type};
 
 use crate::authority::{Call, Granted};
 use crate::polkit::Action;
-use crate::{accounts, applications, authentication, jobs, links, manager, sessions};
+use crate::{
+    accounts, applications, authentication, explain, groups, jobs, links, manager, projects, sessions,
+};
 
 /// Who may call a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +26,26 @@ pub enum Authority {
     Application,
     /// That, or an administrator by this polkit action.
     ApplicationOrAdministrator(Action),
-    /// That, or the owner of the OS account that it is about.
+    /// An administrator by this polkit action, and no application.
+    Administrator(Action),
+    /// The application, an administrator, or the owner of the OS account that it is about.
     OwnerOrApplicationOrAdministrator(Action),
+}
+
+/// What a method needs of the account that acts, which the option `by` names; and whether the application may call it
+/// without one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// It has no acting account: the application calls for itself, or for the subject of the call.
+    Nothing,
+    /// This permission. Without `by` the application reads for itself.
+    Read(Permission),
+    /// This permission. Without `by` only an application whose word is enough.
+    Change(Permission),
+    /// The same, in the whole application: a role in a group is not enough.
+    ChangeWhole(Permission),
+    /// The same, but an account may always do it to itself.
+    ChangeOrOwn(Permission),
 }
 
 /// Which sort of object has an interface.
@@ -65,6 +85,8 @@ pub struct Method {
     pub signatures: Signatures,
     /// Who may call it.
     pub authority: Authority,
+    /// What it needs of the acting account.
+    pub needs: Needs,
     /// About what polkit is asked too, where the application's file says so.
     pub asks: Option<(PolkitQuestion, Action)>,
     /// What it does, in words.
@@ -133,7 +155,7 @@ macro_rules! methods {
     ($(
         $(#[doc = $doc:literal])*
         $interface:ident.$member:ident($($input:ident),*) -> ($($output:ident),*)
-            by $authority:expr $(, asks $question:expr, $action:expr)? => $handler:path;
+            by $authority:expr $(, needs $needs:expr)? $(, asks $question:expr, $action:expr)? => $handler:path;
     )*) => {
         /// Every method.
         pub static METHODS: &[Method] = &[$(
@@ -144,12 +166,15 @@ macro_rules! methods {
                 outputs: &[$(stringify!($output)),*],
                 signatures: signatures($handler),
                 authority: $authority,
+                needs: methods!(@needs $($needs)?),
                 asks: methods!(@asks $($question, $action)?),
                 documentation: concat!($($doc, "\n"),*),
                 handler: |call| Box::pin(serve(call, $handler)),
             },
         )*];
     };
+    (@needs) => { Needs::Nothing };
+    (@needs $needs:expr) => { $needs };
     (@asks) => { None };
     (@asks $question:expr, $action:expr) => { Some(($question, $action)) };
 }
@@ -162,6 +187,12 @@ methods! {
     /// what is wrong with any (findings, aa{sv}), whether the launcher answers, and where the ledger stands.
     Manager.Status() -> (status) by Public => manager::status;
 
+    /// What would be decided about a job, without running it, as if the account asked with a live session. The answer has
+    /// allowed (b), rule and, for a refusal, code, message and remedy. PAM is asked only when a job runs. An application
+    /// is told about itself, at a limited rate. Options: application (s), account (s, needed), project (s), kind (s), argv
+    /// (aay), directory (ay), environment (aay).
+    Manager.Explain(options) -> (explanation) by ApplicationOrAdministrator(View) => explain::explain;
+
     /// The applications that the caller may see: its own, or for an administrator all. Each has name, service_uid,
     /// trust, kinds, valid and, where its file is refused, the reason.
     Applications.List() -> (applications) by ApplicationOrAdministrator(View) => applications::list;
@@ -170,24 +201,116 @@ methods! {
     /// What is wrong with an application, each with its remedy; nothing, if it can be used.
     Applications.Check(name) -> (findings) by ApplicationOrAdministrator(View) => applications::check;
 
-    /// Creates an account. Options: application (s), email (s), first_name (s), last_name (s), role (s, default user).
-    Accounts.Create(account, options) -> () by ApplicationOrAdministrator(ManageAccounts) => accounts::create;
-    /// One account. Options: application (s).
-    Accounts.Get(account, options) -> (record) by ApplicationOrAdministrator(View) => accounts::get;
-    /// The accounts, by name. Options: application (s), name_start (s), role (s), cursor (s), limit (u).
-    Accounts.List(options) -> (accounts, next) by ApplicationOrAdministrator(View) => accounts::list;
+    /// Creates an account, which is active at once. Options: application (s), by (s), email (s), first_name (s),
+    /// last_name (s), role (s, default user), group (s, which it is in from the beginning).
+    ///
+    /// In every method the option by (s) names on whose behalf an application calls: the path of a live session, or an
+    /// account where the application's word is enough. That account has to be active, and its role to have the
+    /// method's permission, in the whole application or in a group that holds the account which the call is about. An
+    /// application whose word is not enough changes nothing without it.
+    Accounts.Create(account, options) -> () by ApplicationOrAdministrator(ManageAccounts),
+        needs Needs::Change(Permission::ManageAccounts) => accounts::create;
+    /// A person asks for an account, or again for one that was rejected; it is pending. Options: application (s),
+    /// email (s), first_name (s), last_name (s), group (s).
+    Accounts.Register(account, options) -> () by ApplicationOrAdministrator(ManageAccounts)
+        => accounts::register;
+    /// Grants a registration. Options: application (s), by (s).
+    Accounts.Approve(account, options) -> () by ApplicationOrAdministrator(ManageAccounts),
+        needs Needs::Change(Permission::ManageAccounts) => accounts::approve;
+    /// Refuses a registration. Options: application (s), by (s).
+    Accounts.Reject(account, reason, options) -> () by ApplicationOrAdministrator(ManageAccounts),
+        needs Needs::Change(Permission::ManageAccounts) => accounts::reject;
+    /// Changes what is known of the person; an empty text removes. Options: application (s), by (s), email (s),
+    /// first_name (s), last_name (s).
+    Accounts.Edit(account, options) -> () by ApplicationOrAdministrator(ManageAccounts),
+        needs Needs::ChangeOrOwn(Permission::ManageAccounts) => accounts::edit;
+    /// Gives the account another role, in the whole application or in one group (where an empty one takes it). Nobody
+    /// gives what he does not have; the last active superuser stays one. Options: application (s), by (s), group (s).
+    Accounts.SetRole(account, role, options) -> () by ApplicationOrAdministrator(ManageAccounts),
+        needs Needs::Change(Permission::ManageRoles) => accounts::set_role;
+    /// Puts the account out of use: its sessions end, it starts no job, what is its own stays. Options:
+    /// application (s), by (s), reason (s), cancel_jobs (b).
+    Accounts.Deactivate(account, options) -> () by ApplicationOrAdministrator(ManageAccounts),
+        needs Needs::Change(Permission::ManageAccounts) => accounts::deactivate;
+    /// Puts the account into use again. Options: application (s), by (s).
+    Accounts.Reactivate(account, options) -> () by ApplicationOrAdministrator(ManageAccounts),
+        needs Needs::Change(Permission::ManageAccounts) => accounts::reactivate;
+    /// Removes an account of which nothing remains. Options: application (s), by (s).
+    Accounts.Delete(account, options) -> () by ApplicationOrAdministrator(ManageAccounts),
+        needs Needs::Change(Permission::ManageAccounts) => accounts::delete;
+    /// What keeps the account from being deleted, each with what (job, link, session, group) and name. Options:
+    /// application (s), by (s).
+    Accounts.DeletionReport(account, options) -> (remains) by ApplicationOrAdministrator(View),
+        needs Needs::Read(Permission::ViewAccounts) => accounts::deletion_report;
+    /// Makes a short session in which the account that the option by names acts for this one, where the application's
+    /// file allows it (act_for). Both names are recorded, and the reason. Options: application (s), by (s).
+    Accounts.ActFor(account, reason, options) -> (session) by Application,
+        needs Needs::Change(Permission::ActFor) => accounts::act_for;
+    /// Gives the account a password, and ends its sessions. It comes through a pipe, or in a memfd with all seals: 1 to
+    /// 1024 bytes of text, a line feed at the end not counted. Options: application (s), by (s), temporary (b: it has to
+    /// be replaced at the next login).
+    Accounts.SetPassword(account, password, options) -> () by ApplicationOrAdministrator(ManageAccounts),
+        needs Needs::Change(Permission::ResetPasswords) => accounts::set_password;
+    /// Gives the account a temporary password, and ends its sessions. The password can be read from the pipe, once; it
+    /// has to be replaced at the next login. Options: application (s), by (s).
+    Accounts.ResetPassword(account, options) -> (pipe) by ApplicationOrAdministrator(ManageAccounts),
+        needs Needs::Change(Permission::ResetPasswords) => accounts::reset_password;
+    /// Makes the first account of an application, a superuser, while it has none. Where its accounts have passwords of
+    /// their own: with the given one, or with a temporary one that can be read from the pipe, once. Otherwise the pipe is
+    /// at its end. Options: application (s), password (h), email (s), first_name (s), last_name (s).
+    Accounts.Setup(account, options) -> (pipe) by Authority::Administrator(ManageAccounts) => accounts::setup;
+    /// One account, with its groups and all its permissions (as). Options: application (s), by (s).
+    Accounts.Get(account, options) -> (record) by ApplicationOrAdministrator(View),
+        needs Needs::Read(Permission::ViewAccounts) => accounts::get;
+    /// The accounts. Options: application (s), by (s), name_start (s), status (s), role (s), group (s), text (s, in the
+    /// names and the address), unused_days (u, neither created nor used for so long), sort (s: name, created or
+    /// last_login), descending (b), cursor (s), limit (u).
+    Accounts.List(options) -> (accounts, next) by ApplicationOrAdministrator(View),
+        needs Needs::Read(Permission::ViewAccounts) => accounts::list;
+
+    /// Makes a group of accounts. Options: application (s), by (s), description (s).
+    Groups.Create(group, options) -> () by ApplicationOrAdministrator(ManageAccounts),
+        needs Needs::ChangeWhole(Permission::ManageGroups) => groups::create;
+    /// Removes a group without members. Options: application (s), by (s).
+    Groups.Delete(group, options) -> () by ApplicationOrAdministrator(ManageAccounts),
+        needs Needs::ChangeWhole(Permission::ManageGroups) => groups::delete;
+    /// The groups, by name. Options: application (s), by (s), cursor (s), limit (u).
+    Groups.List(options) -> (groups, next) by ApplicationOrAdministrator(View),
+        needs Needs::Read(Permission::ViewAccounts) => groups::list;
+    /// Who is in a group, by name, each with its role there. Options: application (s), by (s), cursor (s), limit (u).
+    Groups.Members(group, options) -> (members, next) by ApplicationOrAdministrator(View),
+        needs Needs::Read(Permission::ViewAccounts) => groups::members;
+    /// Takes an account into a group. Who may so only in groups takes none from outside them. Options:
+    /// application (s), by (s), role (s, over those who are in the group).
+    Groups.Add(group, account, options) -> () by ApplicationOrAdministrator(ManageAccounts),
+        needs Needs::Change(Permission::ManageGroups) => groups::add;
+    /// Takes an account out of a group. Options: application (s), by (s).
+    Groups.Remove(group, account, options) -> () by ApplicationOrAdministrator(ManageAccounts),
+        needs Needs::Change(Permission::ManageGroups) => groups::remove;
 
     /// Everything that speaks against linking the account to the OS account, and what will not work as expected.
-    /// Options: application (s).
+    /// Options: application (s), by (s).
     Links.Check(account, os_user, options) -> (findings)
-        by ApplicationOrAdministrator(View) => links::check;
+        by ApplicationOrAdministrator(View), needs Needs::Read(Permission::ManageLinks) => links::check;
     /// Asks for a link. It is active at once where consent exists or a rule of root's gives it; otherwise it waits,
-    /// and the OS account's owner consents in his own login with the code. Options: application (s).
+    /// and the OS account's owner consents in his own login with the code. Options: application (s), by (s); renew
+    /// (b), to have a code for a consent that still holds, so that it holds longer; relink (b), to replace a link to
+    /// another OS account, whose consent stays for the projects that pinned it.
     Links.Request(account, os_user, options) -> (state, code)
-        by ApplicationOrAdministrator(ManageLinks), asks PolkitQuestion::Link, Action::Link => links::request;
-    /// Takes the consent back and removes the link; jobs that run go on. Options: application (s).
+        by ApplicationOrAdministrator(ManageLinks), needs Needs::ChangeOrOwn(Permission::ManageLinks), asks PolkitQuestion::Link, Action::Link => links::request;
+    /// Takes the consent back and removes the link. Options: application (s), end_jobs (b: what runs is ended too).
     Links.Unlink(account, options) -> ()
         by OwnerOrApplicationOrAdministrator(ManageLinks) => links::unlink;
+    /// Checks all links of an application, and records what that says about them. Each finding has also account and
+    /// os_user. Options: application (s), by (s), cursor (s), limit (u).
+    Links.CheckAll(options) -> (findings, next)
+        by ApplicationOrAdministrator(ManageLinks), needs Needs::Read(Permission::ManageLinks) => links::check_all;
+    /// Asks for many links, each row with account (s) and os_user (s). Each answer has account, os_user, state (active,
+    /// waiting, refused) and, with it, code or error, message and remedy. Options: application (s), by (s), dry_run (b:
+    /// nothing is asked for, only checked).
+    Links.Import(rows, options) -> (results)
+        by ApplicationOrAdministrator(ManageLinks), needs Needs::Change(Permission::ManageLinks),
+        asks PolkitQuestion::Link, Action::Link => links::import;
     /// The links: of the application, or those onto the caller's own OS account. Options: application (s),
     /// account (s), os_user (s), state (s), cursor (s), limit (u).
     Links.List(options) -> (links, next) by OwnerOrApplicationOrAdministrator(View) => links::list;
@@ -200,17 +323,75 @@ methods! {
     /// What came of a conversation that has ended: purpose, account, os_user and, for a login, the session (o). Waits
     /// for two seconds at most. An outcome is told once, and only to who began the conversation.
     Authentication.Finish(id) -> (outcome) by Application => authentication::finish;
+    /// Makes a session of an account that proves itself by a password of its own. The password, and the new one with
+    /// which it is to be replaced, come through pipes, or in memfds with all seals. A temporary or expired password makes
+    /// a session only with a new one. Options: application (s), new_password (h), origin (s: from where the person comes,
+    /// such as an address; wrong tries from one origin do not slow down others).
+    Authentication.Password(account, password, options) -> (session)
+        by Application => authentication::password::password;
+    /// The sessions, as in Session.Get without os_user. Options: application (s), by (s; the path is then shown of its
+    /// own only), account (s), cursor (s), limit (u).
+    Authentication.Sessions(options) -> (sessions, next) by ApplicationOrAdministrator(View),
+        needs Needs::Read(Permission::ViewAccounts) => sessions::list;
     /// Makes a session on the application's word, where its file trusts it. Options: application (s), issuer (s),
     /// subject (s), expiry (t, microseconds since 1970).
     Authentication.Vouch(account, options) -> (session) by Application => authentication::vouch;
 
-    /// The session: path, application, account, os_user, how, opened and expires (microseconds since 1970).
+    /// The session: path, application, account, os_user, how (os, password, vouched, act-for), opened, expires (if it is
+    /// not used before) and ends (whatever happens; microseconds since 1970), idle_seconds; of one that was vouched for,
+    /// issuer and subject; of one in which another account acts, by and reason.
     Session.Get() -> (session) by ApplicationOrAdministrator(View) => sessions::get;
+    /// Keeps the session alive, as any use does; never beyond its end.
+    Session.Extend() -> () by Application => sessions::extend;
     /// Ends the session.
     Session.Close() -> () by ApplicationOrAdministrator(ManageAccounts) => sessions::close;
 
+    /// Creates a project. The subject, a live session's path or an account where the application's word is enough, owns
+    /// it; its OS account is pinned, and a later relink changes new projects only. The answer is how it is written from
+    /// now on: OWNER/NAME. Options: application (s), public (b), umask (s, octal: what it takes away beside the login's
+    /// own), os_group (s: the group of new files, one of the OS account's own).
+    Projects.Create(subject, project, options) -> (project_key)
+        by Application => projects::create;
+    /// One project: application, project, owner, name, public, created, changed and, for who has a part in it, os_user,
+    /// uid, gid, members (aa{sv}), open_jobs, umask, os_group. Options: application (s), by (s), subject (s: as this
+    /// account sees it).
+    Projects.Get(project, options) -> (record)
+        by ApplicationOrAdministrator(View), needs Needs::Read(Permission::ManageProjects) => projects::get;
+    /// The projects, by owner and name. Options: application (s), by (s), subject (s: those that this account owns or is a
+    /// member of), owner (s), public (b: those that every account sees), cursor (s), limit (u).
+    Projects.List(options) -> (projects, next)
+        by ApplicationOrAdministrator(View), needs Needs::Read(Permission::ManageProjects) => projects::list;
+    /// Makes an account a member, or changes what it may do: read (see the records) or write (run jobs too). Its own OS
+    /// account is pinned. Options: application (s), by (s).
+    Projects.Share(project, account, access, options) -> ()
+        by ApplicationOrAdministrator(ManageAccounts), needs Needs::ChangeOrOwn(Permission::ManageProjects)
+        => projects::share;
+    /// Ends a membership. What runs goes on. Options: application (s), by (s).
+    Projects.Unshare(project, account, options) -> ()
+        by ApplicationOrAdministrator(ManageAccounts), needs Needs::ChangeOrOwn(Permission::ManageProjects)
+        => projects::unshare;
+    /// Lets every account of the application see that the project is there, or no longer. Options: application (s),
+    /// by (s).
+    Projects.Publish(project, public, options) -> ()
+        by ApplicationOrAdministrator(ManageAccounts), needs Needs::ChangeOrOwn(Permission::ManageProjects)
+        => projects::publish;
+    /// Changes what its jobs begin with. Options: application (s), by (s), umask (s), os_group (s).
+    Projects.Edit(project, options) -> ()
+        by ApplicationOrAdministrator(ManageAccounts), needs Needs::ChangeOrOwn(Permission::ManageProjects)
+        => projects::edit;
+    /// Gives the project to another account, with that one's own OS account. The answer is how it is written from now
+    /// on. Options: application (s), by (s).
+    Projects.HandOver(project, account, options) -> (project_key)
+        by ApplicationOrAdministrator(ManageAccounts), needs Needs::ChangeOrOwn(Permission::ManageProjects)
+        => projects::hand_over;
+    /// Deletes the project's record. No file is touched; while jobs of it run it stays. Options: application (s), by (s).
+    Projects.Delete(project, options) -> ()
+        by ApplicationOrAdministrator(ManageAccounts), needs Needs::ChangeOrOwn(Permission::ManageProjects)
+        => projects::delete;
+
     /// Runs a command as the OS account of an account. The subject is the path of a live session, or the account's
-    /// name where the application's word is enough. Options: application (s), kind (s, default batch), directory (ay,
+    /// name where the application's word is enough. Options: application (s), project (s, OWNER/NAME: as the OS account
+    /// that was pinned there for whoever asks), kind (s, default batch), directory (ay,
     /// default the home directory), environment (aay, each NAME=VALUE), stdin, stdout and stderr (h, default
     /// /dev/null).
     ///

@@ -1,6 +1,7 @@
 //! `.Jobs` and `.Job`: runs of commands as the accounts' own OS accounts.
 
 pub mod calls;
+pub mod ready;
 pub mod run;
 pub mod settle;
 pub mod shown;

@@ -7,18 +7,20 @@ use std::sync::Arc;
 
 use deputy_core::application::{DEFAULT_KIND, Trust};
 use deputy_core::message::RunRequest;
-use deputy_core::policy::{check_command, check_environment, check_kind};
+use deputy_core::project::ProjectKey;
 use deputy_core::{AccountName, Code, Denial, JobId, KindName, SessionId};
 use zbus::OwnedObjectPath;
 
+use super::ready::{self, Ready, Wanted};
 use super::stdio::Stdio;
+use crate::acting;
 use crate::authority::{About, Call, Granted};
 use crate::bus::introspection::{self, Path, job_path};
 use crate::bus::options::{Options, parse};
 use crate::bus::table::Object;
 use crate::directory::Registered;
 use crate::launcher::{Channel, LauncherError};
-use crate::store::{Argument, Change, Job, JobState, Link};
+use crate::store::{Argument, Change, Job, JobState};
 use crate::{links, random, sessions};
 
 /// The most bytes of arguments and environment together; the kernel takes about as much.
@@ -26,6 +28,7 @@ const MAX_WORDS: usize = 1 << 20;
 
 /// What is asked for, as far as the message alone tells.
 struct Asked {
+    project: Option<ProjectKey>,
     kind: KindName,
     argv: Vec<Vec<u8>>,
     directory: Option<Vec<u8>>,
@@ -54,7 +57,8 @@ fn asked(argv: Vec<Vec<u8>>, options: &mut Options) -> Result<Asked, Denial> {
     if bytes > MAX_WORDS {
         return Err(Denial::invalid(format!("arguments and environment have more than {MAX_WORDS} bytes")));
     }
-    Ok(Asked { kind, argv, directory, environment, stdio })
+    let project = options.name("project")?;
+    Ok(Asked { project, kind, argv, directory, environment, stdio })
 }
 
 /// `Jobs.Run`.
@@ -73,55 +77,65 @@ pub async fn run(
         ..About::application(Some(registered.name.clone()))
     };
     call.note(&about);
-    let (account, session) = whose(&call, &registered, &subject)?;
+    let trust = trust(&registered, &asked.kind);
+    let (account, session) = whose_by(&call, &registered, &subject, trust)?;
     about.account = Some(account.clone());
+    about.acting = acting::of_session(&call.daemon, &registered, session.as_ref())?;
+    let acting = about.acting.clone();
     call.note(&about);
-    // The launcher's child decides by the same rules from the same file. Here they only save the ledger and the
-    // launcher what is refused anyway.
-    let kind = check_kind(&registered.name, &registered.policy, Some(&asked.kind))?;
-    check_command(&registered.name, asked.kind.as_str(), kind, &asked.argv)?;
-    check_environment(&registered.name, &registered.policy, &asked.environment)?;
-    let mut link = links::usable(&call.daemon, &registered, &account).await?;
-    about.os_user = Some(link.os.name.clone());
+    let wanted = Wanted {
+        account: &account,
+        project: asked.project.as_ref(),
+        kind: &asked.kind,
+        argv: &asked.argv,
+        environment: &asked.environment,
+    };
+    let mut ready = ready::ready(&call.daemon, &registered, &wanted).await?;
+    about.os_user = Some(ready.os.name.clone());
     call.ask_too(&mut grant, about).await?;
     if call.method.asks.is_some_and(|(question, _)| registered.policy.ask_polkit.contains(&question)) {
         // The dialog may have taken minutes.
-        whose(&call, &registered, &subject)?;
-        link = links::usable(&call.daemon, &registered, &account).await?;
+        whose_by(&call, &registered, &subject, trust)?;
+        ready = ready::ready(&call.daemon, &registered, &wanted).await?;
     }
     let id = JobId::from_random(random::bytes()?);
     let change = Change::JobQueued {
         id: id.clone(),
         application: registered.name.clone(),
         account: account.clone(),
-        os: link.os.clone(),
+        os: ready.os.clone(),
         kind: asked.kind.clone(),
         argv: asked.argv.iter().cloned().map(Argument).collect(),
         cwd: asked.directory.clone().map(Argument),
-        project: None,
+        project: asked.project.clone(),
         session: session.clone(),
     };
+    let mut actor = grant.actor()?;
+    if acting.is_some() {
+        // Both names are in the log: whose job it is, and who asked for it.
+        actor.by = acting;
+    }
     // The launcher forks while the disk works; it hears nothing of the job before the job is in the ledger.
     let (opened, committed) =
-        tokio::join!(call.daemon.tracker.open(), call.daemon.store.commit(change, grant.actor()?));
+        tokio::join!(call.daemon.tracker.open(), call.daemon.store.commit(change, actor));
     let committed = committed?;
     let job = Job {
         id: id.clone(),
         number: committed.number,
         application: registered.name.clone(),
         account: account.clone(),
-        os: link.os.clone(),
+        os: ready.os.clone(),
         kind: asked.kind.clone(),
         argv: Vec::new(),
         cwd: None,
-        project: None,
+        project: asked.project.clone(),
         session,
         state: JobState::Queued {},
         queued: committed.at,
         started: None,
         ended: None,
     };
-    launch(&call, opened, asked, &link, job).await?;
+    launch(&call, opened, asked, ready, job).await?;
     let path =
         OwnedObjectPath::try_from(job_path(&id)).map_err(|error| Denial::internal(error.to_string()))?;
     Ok(grant.answer((path,)))
@@ -131,7 +145,7 @@ async fn launch(
     call: &Call,
     opened: Result<Channel, LauncherError>,
     asked: Asked,
-    link: &Link,
+    ready: Ready,
     job: Job,
 ) -> Result<(), Denial> {
     let request = RunRequest {
@@ -143,19 +157,39 @@ async fn launch(
         argv: asked.argv,
         directory: asked.directory,
         environment: asked.environment,
+        umask: ready.defaults.umask,
+        os_group: ready.defaults.os_group,
     };
     let launched = call.daemon.tracker.launch(job, opened, request, &asked.stdio, call.daemon.null()).await;
-    if let Err(denial) = &launched {
+    if let (Err(denial), Some(link)) = (&launched, &ready.link) {
         links::learn(&call.daemon, link, denial).await;
     }
     launched
 }
 
-/// The account that asks, by a live session of its own or by the application's word.
-fn whose(
+/// Whose word is enough for a job of this kind. There may be no such kind: that is refused later.
+fn trust(registered: &Registered, kind: &KindName) -> Trust {
+    registered
+        .policy
+        .kinds
+        .get(kind)
+        .map_or(registered.policy.trust, |kind| registered.policy.trust_for(kind))
+}
+
+/// The account that a subject means: by a live session of its own or by the application's word.
+pub fn whose(
     call: &Call,
     registered: &Registered,
     subject: &str,
+) -> Result<(AccountName, Option<SessionId>), Denial> {
+    whose_by(call, registered, subject, registered.policy.trust)
+}
+
+fn whose_by(
+    call: &Call,
+    registered: &Registered,
+    subject: &str,
+    trust: Trust,
 ) -> Result<(AccountName, Option<SessionId>), Denial> {
     if subject.starts_with('/') {
         let Some(Path::Object(Object::Session, Some(id))) = introspection::path(subject) else {
@@ -169,7 +203,7 @@ fn whose(
             .ok_or_else(Denial::not_found)?;
         return Ok((session.account, Some(id)));
     }
-    if registered.policy.trust != Trust::Application {
+    if trust != Trust::Application {
         return Err(Denial::new(
             Code::SessionRequired,
             format!("applications.d/{}.toml: trust", registered.name),

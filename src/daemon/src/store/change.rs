@@ -4,16 +4,23 @@ use std::collections::BTreeMap;
 
 use deputy_core::consent::GivenBy;
 use deputy_core::job::{JobEnd, OsIdentity, Usage};
+use deputy_core::project::ProjectKey;
 use deputy_core::{
-    AccountName, ApplicationName, Code, JobId, KindName, LinkCode, OsUserName, ProjectName, SessionId,
+    AccountName, ApplicationName, Code, GroupName, JobId, KindName, LinkCode, OsUserName, SessionId,
 };
 use serde::{Deserialize, Serialize};
 
 use super::argument::Argument;
 use super::clock::Timestamp;
+use super::projects::ProjectEvent;
 
 /// The version of the body of a record that this program writes.
 pub const VERSION: u16 = 1;
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
 
 /// How the account of a session was authenticated.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -27,6 +34,18 @@ pub enum Authentication {
         issuer: String,
         /// The person, in the issuer's words.
         subject: String,
+    },
+    /// By a password of the account's own.
+    Password {
+        /// Which one: what it was called when it was set.
+        generation: String,
+    },
+    /// Not at all: another account of the application acts for it.
+    ActFor {
+        /// The account that acts.
+        by: AccountName,
+        /// Why.
+        reason: String,
     },
 }
 
@@ -50,6 +69,131 @@ pub enum Change {
         last_name: Option<String>,
         /// Its role in the whole application.
         role: String,
+        /// The group that it is in from the beginning.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        group: Option<GroupName>,
+        /// Only if the application has no account yet.
+        #[serde(default, skip_serializing_if = "is_false")]
+        first: bool,
+    },
+    /// A person asked for an account, or again for one that was rejected.
+    AccountRegistered {
+        /// Its application.
+        application: ApplicationName,
+        /// Its name.
+        account: AccountName,
+        /// An address for mail.
+        email: Option<String>,
+        /// The person's first name.
+        first_name: Option<String>,
+        /// The person's last name.
+        last_name: Option<String>,
+        /// Its role in the whole application, once it is approved.
+        role: String,
+        /// The group that it will be in.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        group: Option<GroupName>,
+    },
+    /// A registration was granted.
+    AccountApproved {
+        /// The application.
+        application: ApplicationName,
+        /// The account.
+        account: AccountName,
+    },
+    /// A registration was refused.
+    AccountRejected {
+        /// The application.
+        application: ApplicationName,
+        /// The account.
+        account: AccountName,
+        /// Why.
+        reason: String,
+    },
+    /// What is known of the person changed. What is not named stays; an empty text removes.
+    AccountEdited {
+        /// The application.
+        application: ApplicationName,
+        /// The account.
+        account: AccountName,
+        /// An address for mail.
+        email: Option<String>,
+        /// The person's first name.
+        first_name: Option<String>,
+        /// The person's last name.
+        last_name: Option<String>,
+    },
+    /// An account has another role, in the whole application or in one group of it.
+    RoleChanged {
+        /// The application.
+        application: ApplicationName,
+        /// The account.
+        account: AccountName,
+        /// The group; none for the whole application.
+        group: Option<GroupName>,
+        /// The role before. Another one is a conflict: who decided did not know it.
+        from: Option<String>,
+        /// The role now; none only in a group.
+        to: Option<String>,
+    },
+    /// An account was put out of use. Its sessions end with it.
+    AccountDeactivated {
+        /// The application.
+        application: ApplicationName,
+        /// The account.
+        account: AccountName,
+        /// Why.
+        reason: String,
+    },
+    /// An account was put into use again.
+    AccountReactivated {
+        /// The application.
+        application: ApplicationName,
+        /// The account.
+        account: AccountName,
+    },
+    /// An account of which nothing remained was removed.
+    AccountDeleted {
+        /// The application.
+        application: ApplicationName,
+        /// The account.
+        account: AccountName,
+    },
+    /// A group was made.
+    GroupCreated {
+        /// The application.
+        application: ApplicationName,
+        /// The group.
+        group: GroupName,
+        /// What it is for.
+        description: Option<String>,
+    },
+    /// A group without members was removed.
+    GroupDeleted {
+        /// The application.
+        application: ApplicationName,
+        /// The group.
+        group: GroupName,
+    },
+    /// An account came into a group.
+    MemberAdded {
+        /// The application.
+        application: ApplicationName,
+        /// The group.
+        group: GroupName,
+        /// The account.
+        account: AccountName,
+        /// Its role there.
+        role: Option<String>,
+    },
+    /// An account left a group.
+    MemberRemoved {
+        /// The application.
+        application: ApplicationName,
+        /// The group.
+        group: GroupName,
+        /// The account.
+        account: AccountName,
     },
     /// A link was asked for and waits for consent.
     LinkRequested {
@@ -72,6 +216,17 @@ pub enum Change {
         account: AccountName,
         /// The OS account as the consent pins it.
         os: OsIdentity,
+        /// On whose word.
+        given_by: GivenBy,
+        /// When the consent ends.
+        expires: Option<Timestamp>,
+    },
+    /// The consent to a link that is active was given anew, or on another word.
+    LinkRenewed {
+        /// The application.
+        application: ApplicationName,
+        /// The account.
+        account: AccountName,
         /// On whose word.
         given_by: GivenBy,
         /// When the consent ends.
@@ -106,6 +261,9 @@ pub enum Change {
         application: ApplicationName,
         /// The account.
         account: AccountName,
+        /// How many of its jobs were told to end with it.
+        #[serde(default)]
+        jobs_ended: u32,
     },
     /// An authenticated session began.
     SessionOpened {
@@ -119,8 +277,37 @@ pub enum Change {
         service_uid: u32,
         /// How the account was authenticated.
         how: Authentication,
-        /// When it ends by itself.
+        /// When it ends by itself, unless it is used before.
         expires: Timestamp,
+        /// When it ends at the latest, whatever happens; absent: when it expires.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ends: Option<Timestamp>,
+        /// For how long a use keeps it alive; absent: uses change nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        idle_seconds: Option<u64>,
+    },
+    /// All sessions of an account ended.
+    SessionsEnded {
+        /// The application.
+        application: ApplicationName,
+        /// The account.
+        account: AccountName,
+        /// Why.
+        reason: String,
+    },
+    /// An account has a new password, and its sessions ended. The hash is elsewhere, under the generation.
+    PasswordSet {
+        /// The application.
+        application: ApplicationName,
+        /// The account.
+        account: AccountName,
+        /// What this password is called.
+        generation: String,
+        /// Whether it has to be replaced at the next login.
+        temporary: bool,
+        /// The password that has to be in force still: who sets this one knew it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replaces: Option<String>,
     },
     /// A session's end was moved.
     SessionExtended {
@@ -135,6 +322,15 @@ pub enum Change {
         id: SessionId,
         /// Why: closed by the application, expired, account deactivated.
         reason: String,
+    },
+    /// Something happened to a project.
+    Project {
+        /// The application.
+        application: ApplicationName,
+        /// Which project, as it was called before.
+        project: ProjectKey,
+        /// What.
+        event: ProjectEvent,
     },
     /// A job was accepted; nothing of it has run.
     JobQueued {
@@ -153,7 +349,7 @@ pub enum Change {
         /// The working directory, where one was named.
         cwd: Option<Argument>,
         /// The project that it belongs to.
-        project: Option<ProjectName>,
+        project: Option<ProjectKey>,
         /// The session that asked.
         session: Option<SessionId>,
     },
@@ -248,6 +444,9 @@ pub struct Actor {
     /// The application whose service user the caller is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub application: Option<ApplicationName>,
+    /// The account that acts through its application, where one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Acting>,
     /// What was called: a method, or the daemon's own business.
     pub action: String,
     /// The rule that allowed it.
@@ -262,10 +461,27 @@ impl Actor {
             caller_uid: rustix::process::geteuid().as_raw(),
             bus_name: None,
             application: None,
+            by: None,
             action: action.into(),
             rule: None,
         }
     }
+}
+
+/// The account that acts through its application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Acting {
+    /// The account.
+    pub account: AccountName,
+    /// Its role in the whole application when the call was allowed: a change is committed only while it is the same.
+    pub role: String,
+    /// The group whose role of the account's gave the permission, and that role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<(GroupName, String)>,
+    /// The session through which it acts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
 }
 
 /// The body of one record.
@@ -295,13 +511,29 @@ impl Change {
     pub fn application(&self) -> Option<&ApplicationName> {
         match self {
             Change::AccountCreated { application, .. }
+            | Change::AccountRegistered { application, .. }
+            | Change::AccountApproved { application, .. }
+            | Change::AccountRejected { application, .. }
+            | Change::AccountEdited { application, .. }
+            | Change::RoleChanged { application, .. }
+            | Change::AccountDeactivated { application, .. }
+            | Change::AccountReactivated { application, .. }
+            | Change::AccountDeleted { application, .. }
+            | Change::GroupCreated { application, .. }
+            | Change::GroupDeleted { application, .. }
+            | Change::MemberAdded { application, .. }
+            | Change::MemberRemoved { application, .. }
             | Change::LinkRequested { application, .. }
             | Change::LinkActivated { application, .. }
+            | Change::LinkRenewed { application, .. }
             | Change::LinkStale { application, .. }
             | Change::LinkExpired { application, .. }
             | Change::LinkRevoked { application, .. }
             | Change::LinkRemoved { application, .. }
             | Change::SessionOpened { application, .. }
+            | Change::SessionsEnded { application, .. }
+            | Change::PasswordSet { application, .. }
+            | Change::Project { application, .. }
             | Change::JobQueued { application, .. } => Some(application),
             Change::Denied { application, .. } => application.as_ref(),
             _ => None,
@@ -312,14 +544,28 @@ impl Change {
     pub fn account(&self) -> Option<&AccountName> {
         match self {
             Change::AccountCreated { account, .. }
+            | Change::AccountRegistered { account, .. }
+            | Change::AccountApproved { account, .. }
+            | Change::AccountRejected { account, .. }
+            | Change::AccountEdited { account, .. }
+            | Change::RoleChanged { account, .. }
+            | Change::AccountDeactivated { account, .. }
+            | Change::AccountReactivated { account, .. }
+            | Change::AccountDeleted { account, .. }
+            | Change::MemberAdded { account, .. }
+            | Change::MemberRemoved { account, .. }
             | Change::LinkRequested { account, .. }
             | Change::LinkActivated { account, .. }
+            | Change::LinkRenewed { account, .. }
             | Change::LinkStale { account, .. }
             | Change::LinkExpired { account, .. }
             | Change::LinkRevoked { account, .. }
             | Change::LinkRemoved { account, .. }
             | Change::SessionOpened { account, .. }
+            | Change::SessionsEnded { account, .. }
+            | Change::PasswordSet { account, .. }
             | Change::JobQueued { account, .. } => Some(account),
+            Change::Project { project, .. } => Some(&project.owner),
             Change::Denied { account, .. } => account.as_ref(),
             _ => None,
         }

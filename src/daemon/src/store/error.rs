@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use deputy_core::Code;
+use deputy_core::account::Status;
 use thiserror::Error;
 
 /// A place in the ledger that does not verify.
@@ -39,6 +40,34 @@ pub enum StoreError {
         what: &'static str,
         /// Its key.
         key: String,
+    },
+    /// The account is not active.
+    #[error("account {key} is {status}")]
+    NotActive {
+        /// Application and account.
+        key: String,
+        /// Where it stands.
+        status: Status,
+    },
+    /// The acting account is no longer what it was when the call was allowed.
+    #[error("the acting account {key} was changed meanwhile")]
+    ActorChanged {
+        /// Application and account.
+        key: String,
+    },
+    /// The application would have no active superuser any more.
+    #[error("account {key} is the last active superuser of its application")]
+    LastSuperuser {
+        /// Application and account.
+        key: String,
+    },
+    /// Something remains of what was to be deleted.
+    #[error("{key} cannot be deleted: {remaining}")]
+    NotEmpty {
+        /// What was to be deleted.
+        key: String,
+        /// What remains, in words.
+        remaining: String,
     },
     /// A record would be larger than the ledger takes.
     #[error("a record of {bytes} bytes is larger than the {limit} bytes that the ledger takes")]
@@ -112,7 +141,10 @@ impl StoreError {
     /// The stable code under which callers see this.
     pub fn code(&self) -> Code {
         match self {
-            Self::Conflict { .. } => Code::Conflict,
+            Self::Conflict { .. } | Self::ActorChanged { .. } => Code::Conflict,
+            Self::NotActive { .. } => Code::AccountNotActive,
+            Self::LastSuperuser { .. } => Code::LastSuperuser,
+            Self::NotEmpty { .. } => Code::NotEmpty,
             Self::NotFound { .. } => Code::NotFound,
             Self::TooLarge { .. } | Self::Cursor | Self::Import { .. } => Code::InvalidArgument,
             Self::Disk { .. } | Self::ReadOnly(_) => Code::Disk,

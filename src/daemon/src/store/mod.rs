@@ -10,10 +10,11 @@ mod argument;
 mod change;
 mod clock;
 mod error;
-mod folder;
+pub(crate) mod folder;
 mod ledger;
 mod open;
 mod page;
+mod projects;
 mod query;
 mod record;
 mod replay;
@@ -34,12 +35,15 @@ use deputy_core::Code;
 use tokio::sync::{Semaphore, oneshot};
 
 pub use argument::Argument;
-pub use change::{Actor, Authentication, Change, Entry};
+pub use change::{Acting, Actor, Authentication, Change, Entry};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Damage, StoreError};
 pub use page::{Cursor, MAX_PAGE, Page, PageRequest};
-pub use query::{AccountFilter, AuditFilter, JobFilter, Scope};
-pub use record::{Account, Job, JobState, Link, LinkState, Session};
+pub use projects::{MAX_MEMBERS, Project, ProjectDefaults, ProjectEvent, ProjectMember, ProjectScope};
+pub use query::{AccountFilter, AccountSort, AuditFilter, JobFilter, Scope};
+pub use record::{
+    Account, Group, Job, JobState, Link, LinkState, Membership, PasswordFact, Remaining, Session,
+};
 pub use tools::{Tail, VerifyReport, export, import, rebuild, verify};
 
 use folder::Folder;
@@ -183,7 +187,7 @@ impl Store {
         let _turn = self.waiting.acquire().await.map_err(|_| StoreError::Closed)?;
         let (answer, result) = oneshot::channel();
         self.requests
-            .send(Request::Commit(Box::new(change), actor, answer))
+            .send(Request::Commit(Box::new((change, actor)), answer))
             .map_err(|_| StoreError::Closed)?;
         result.await.unwrap_or(Err(StoreError::Closed))
     }
@@ -192,7 +196,7 @@ impl Store {
     pub fn commit_blocking(&self, change: Change, actor: Actor) -> Result<Committed, StoreError> {
         let (answer, result) = oneshot::channel();
         self.requests
-            .send(Request::Commit(Box::new(change), actor, answer))
+            .send(Request::Commit(Box::new((change, actor)), answer))
             .map_err(|_| StoreError::Closed)?;
         result.blocking_recv().unwrap_or(Err(StoreError::Closed))
     }

@@ -2,12 +2,16 @@
 
 use deputy_core::{AccountName, ApplicationName, JobId, OsUid, SessionId};
 
+mod accounts;
+
+pub use accounts::{AccountFilter, AccountSort};
+
 use super::Store;
 use super::change::Entry;
 use super::error::StoreError;
 use super::ledger::Walk;
 use super::page::{Cursor, MAX_ROWS, Page, PageRequest};
-use super::record::{Account, Job, Link, LinkState, Session};
+use super::record::{Account, Job, Link, LinkState, PasswordFact, Session};
 use super::view::{decode, keys};
 
 /// Whose links or jobs are asked for.
@@ -19,15 +23,6 @@ pub enum Scope {
     Account(ApplicationName, AccountName),
     /// Those that concern an OS account, of any application.
     OsUid(OsUid),
-}
-
-/// Which accounts of an application.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AccountFilter {
-    /// Those whose names begin so.
-    pub name_start: Option<String>,
-    /// Those with this role.
-    pub role: Option<String>,
 }
 
 /// Which jobs of a scope.
@@ -68,29 +63,6 @@ impl AuditFilter {
 }
 
 impl Store {
-    /// An account.
-    pub fn account(
-        &self,
-        application: &ApplicationName,
-        name: &AccountName,
-    ) -> Result<Option<Account>, StoreError> {
-        self.inner.view.record(&keys::account(application, name))
-    }
-
-    /// The accounts of an application, by name.
-    pub fn accounts(
-        &self,
-        application: &ApplicationName,
-        filter: &AccountFilter,
-        page: &PageRequest,
-    ) -> Result<Page<Account>, StoreError> {
-        let prefix = keys::accounts(application, filter.name_start.as_deref().unwrap_or(""));
-        self.page(&prefix, false, page, |_, row| {
-            let account: Account = decode(row)?;
-            Ok(filter.role.as_ref().is_none_or(|role| *role == account.role).then_some(account))
-        })
-    }
-
     /// The link of an account.
     pub fn link(
         &self,
@@ -132,6 +104,15 @@ impl Store {
     /// A session that was not closed; whether it has expired is the caller's to see.
     pub fn session(&self, id: &SessionId) -> Result<Option<Session>, StoreError> {
         self.inner.view.record(&keys::session(id))
+    }
+
+    /// What is known of an account's password; none if it has none.
+    pub fn password(
+        &self,
+        application: &ApplicationName,
+        account: &AccountName,
+    ) -> Result<Option<PasswordFact>, StoreError> {
+        self.inner.view.record(&keys::password(application, account))
     }
 
     /// The sessions of an application, or of one of its accounts.
@@ -234,9 +215,21 @@ impl Store {
     }
 
     /// A page of the rows below `prefix`, as `pick` makes items of them.
-    fn page<T>(
+    pub(super) fn page<T>(
         &self,
         prefix: &[u8],
+        backwards: bool,
+        page: &PageRequest,
+        pick: impl Fn(&[u8], &[u8]) -> Result<Option<T>, StoreError>,
+    ) -> Result<Page<T>, StoreError> {
+        self.page_before(prefix, None, backwards, page, pick)
+    }
+
+    /// The same, without the rows from the key `end` on.
+    fn page_before<T>(
+        &self,
+        prefix: &[u8],
+        end: Option<&[u8]>,
         backwards: bool,
         page: &PageRequest,
         pick: impl Fn(&[u8], &[u8]) -> Result<Option<T>, StoreError>,
@@ -245,6 +238,10 @@ impl Store {
         if after.as_ref().is_some_and(|key| !key.starts_with(prefix)) {
             return Err(StoreError::Cursor);
         }
+        if backwards && let Some(end) = end {
+            let beyond = after.as_deref().is_none_or(|after| after > end);
+            after = if beyond { Some(end.to_vec()) } else { after };
+        }
         let limit = page.limit();
         let mut items = Vec::new();
         let mut looked_at = 0;
@@ -252,6 +249,9 @@ impl Store {
             let rows = self.inner.view.rows(prefix, after.as_deref(), backwards, limit + 1)?;
             let more = rows.len() > limit;
             for (key, value) in rows.into_iter().take(limit) {
+                if !backwards && end.is_some_and(|end| key.as_slice() >= end) {
+                    return Ok(Page { items, next: None });
+                }
                 looked_at += 1;
                 if let Some(item) = pick(&key, &value)? {
                     items.push(item);

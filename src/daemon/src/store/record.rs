@@ -1,8 +1,10 @@
 //! What the store answers: accounts, links, sessions and jobs as they are now.
 
+use deputy_core::account::Status;
 use deputy_core::consent::GivenBy;
 use deputy_core::job::{JobEnd, OsIdentity, Usage};
-use deputy_core::{AccountName, ApplicationName, JobId, KindName, LinkCode, ProjectName, SessionId};
+use deputy_core::project::ProjectKey;
+use deputy_core::{AccountName, ApplicationName, GroupName, JobId, KindName, LinkCode, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::argument::Argument;
@@ -25,8 +27,67 @@ pub struct Account {
     pub last_name: Option<String>,
     /// Its role in the whole application.
     pub role: String,
+    /// Where it stands.
+    pub status: Status,
+    /// Why it is rejected or deactivated.
+    pub reason: Option<String>,
+    /// When it was created, or registered.
+    pub created: Timestamp,
+    /// When it came into its present status.
+    pub changed: Timestamp,
+    /// When its last session began.
+    pub last_login: Option<Timestamp>,
+}
+
+/// A group of accounts of one application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// Its application.
+    pub application: ApplicationName,
+    /// Its name.
+    pub name: GroupName,
+    /// What it is for.
+    pub description: Option<String>,
     /// When it was created.
     pub created: Timestamp,
+    /// How many members it has.
+    pub members: u64,
+}
+
+/// That an account is in a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Membership {
+    /// The application.
+    pub application: ApplicationName,
+    /// The group.
+    pub group: GroupName,
+    /// The account.
+    pub account: AccountName,
+    /// Its role in this group, over those who are in it.
+    pub role: Option<String>,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// Something of an account that keeps it from being deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Remaining {
+    /// The sort of thing: job, link, project, share (of another's project), session, group.
+    pub what: &'static str,
+    /// Which one.
+    pub name: String,
+}
+
+/// What is counted of an application, so that it need not be searched for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Counts {
+    /// All its accounts.
+    pub accounts: u64,
+    /// Those that are active superusers.
+    pub superusers: u64,
 }
 
 /// Where a link stands.
@@ -100,8 +161,41 @@ pub struct Session {
     pub how: Authentication,
     /// When it began.
     pub opened: Timestamp,
-    /// When it ends by itself; the store keeps it until it is closed.
+    /// When it ends by itself, unless it is used before; the store keeps it until it is closed.
     pub expires: Timestamp,
+    /// When it ends at the latest, whatever happens.
+    pub ends: Timestamp,
+    /// For how long a use keeps it alive; none: uses change nothing.
+    pub idle_seconds: Option<u64>,
+}
+
+impl Session {
+    /// When it would end by itself if it was used at this moment.
+    pub fn expires_if_used(&self, at: Timestamp) -> Timestamp {
+        let Some(seconds) = self.idle_seconds else { return self.expires };
+        let idle = Timestamp(at.0.saturating_add(seconds.saturating_mul(1_000_000)));
+        idle.min(self.ends).max(self.expires)
+    }
+
+    /// The account that acts for the session's, where it is one of those.
+    pub fn acting(&self) -> Option<&AccountName> {
+        match &self.how {
+            Authentication::ActFor { by, .. } => Some(by),
+            _ => None,
+        }
+    }
+}
+
+/// What the ledger knows of an account's password; the hash is elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PasswordFact {
+    /// What it is called.
+    pub generation: String,
+    /// When it was set.
+    pub set: Timestamp,
+    /// Whether it has to be replaced at the next login.
+    pub temporary: bool,
 }
 
 /// Where a job stands.
@@ -170,7 +264,7 @@ pub struct Job {
     /// The working directory, where one was named.
     pub cwd: Option<Argument>,
     /// The project that it belongs to.
-    pub project: Option<ProjectName>,
+    pub project: Option<ProjectKey>,
     /// The session that asked.
     pub session: Option<SessionId>,
     /// Where it stands.

@@ -2,13 +2,20 @@
 //!
 //! The same rules run when a change is committed and when the view is made anew from the ledger.
 
+mod accounts;
+mod groups;
+mod sessions;
+
+pub(crate) use accounts::{check_acting, remaining};
+
 use deputy_core::job::OsIdentity;
-use deputy_core::{AccountName, ApplicationName, JobId, SessionId};
+use deputy_core::{AccountName, ApplicationName, JobId};
 
 use super::change::Change;
 use super::clock::Timestamp;
 use super::error::StoreError;
-use super::record::{Account, Job, JobState, Link, LinkState, Session};
+use super::projects;
+use super::record::{Job, JobState, Link, LinkState};
 use super::view::{Draft, keys};
 
 /// Checks a change against the draft and writes its rows there. After an error the draft is as it was.
@@ -19,30 +26,34 @@ pub(crate) fn apply(
     draft: &mut Draft<'_>,
 ) -> Result<(), StoreError> {
     match change {
-        Change::AccountCreated { application, account, email, first_name, last_name, role } => {
-            let key = keys::account(application, account);
-            if draft.has(&key)? {
-                return Err(conflict("account", pair(application, account), "it exists already"));
-            }
-            let record = Account {
-                application: application.clone(),
-                name: account.clone(),
-                email: email.clone(),
-                first_name: first_name.clone(),
-                last_name: last_name.clone(),
-                role: role.clone(),
-                created: at,
-            };
-            draft.put(key, &record);
-        }
+        Change::RoleChanged { group: Some(_), .. }
+        | Change::GroupCreated { .. }
+        | Change::GroupDeleted { .. }
+        | Change::MemberAdded { .. }
+        | Change::MemberRemoved { .. } => groups::apply(change, at, draft)?,
+        Change::AccountCreated { .. }
+        | Change::AccountRegistered { .. }
+        | Change::AccountApproved { .. }
+        | Change::AccountRejected { .. }
+        | Change::AccountEdited { .. }
+        | Change::RoleChanged { .. }
+        | Change::AccountDeactivated { .. }
+        | Change::AccountReactivated { .. }
+        | Change::AccountDeleted { .. } => accounts::apply(change, at, draft)?,
         Change::LinkRequested { .. }
         | Change::LinkActivated { .. }
+        | Change::LinkRenewed { .. }
         | Change::LinkStale { .. }
         | Change::LinkExpired { .. }
         | Change::LinkRevoked { .. }
         | Change::LinkRemoved { .. } => apply_link(change, at, draft)?,
-        Change::SessionOpened { .. } | Change::SessionExtended { .. } | Change::SessionClosed { .. } => {
-            apply_session(change, at, draft)?;
+        Change::SessionOpened { .. }
+        | Change::SessionExtended { .. }
+        | Change::SessionClosed { .. }
+        | Change::SessionsEnded { .. }
+        | Change::PasswordSet { .. } => sessions::apply(change, at, draft)?,
+        Change::Project { application, project, event } => {
+            projects::apply(application, project, event, at, draft)?;
         }
         Change::JobQueued { .. } => queue_job(change, number, at, draft)?,
         Change::JobStarted { id } => {
@@ -119,6 +130,15 @@ fn apply_link(change: &Change, at: Timestamp, draft: &mut Draft<'_>) -> Result<(
             };
             replace_link(draft, old.as_ref(), &link);
         }
+        Change::LinkRenewed { application, account, given_by, expires } => {
+            let mut link = need_link(draft, application, account)?;
+            if link.state != LinkState::Active {
+                return Err(conflict("link", pair(application, account), "it is not active"));
+            }
+            link.given_by = Some(*given_by);
+            link.expires = *expires;
+            draft.put(keys::link(application, account), &link);
+        }
         Change::LinkStale { application, account, reason } => {
             let from = [LinkState::Active];
             move_link(draft, application, account, &from, LinkState::Stale, Some(reason.clone()), at)?;
@@ -131,45 +151,12 @@ fn apply_link(change: &Change, at: Timestamp, draft: &mut Draft<'_>) -> Result<(
             let from = [LinkState::Waiting, LinkState::Active, LinkState::Stale, LinkState::Expired];
             move_link(draft, application, account, &from, LinkState::Revoked, None, at)?;
         }
-        Change::LinkRemoved { application, account } => {
+        Change::LinkRemoved { application, account, .. } => {
             let link = need_link(draft, application, account)?;
             draft.remove(keys::link(application, account));
             draft.remove(keys::link_of_uid(link.os.uid, application, account));
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-fn apply_session(change: &Change, at: Timestamp, draft: &mut Draft<'_>) -> Result<(), StoreError> {
-    match change {
-        Change::SessionOpened { id, application, account, service_uid, how, expires } => {
-            need_account(draft, application, account)?;
-            let key = keys::session(id);
-            if draft.has(&key)? {
-                return Err(conflict("session", format!("{id:?}"), "it exists already"));
-            }
-            let session = Session {
-                id: id.clone(),
-                application: application.clone(),
-                account: account.clone(),
-                service_uid: *service_uid,
-                how: how.clone(),
-                opened: at,
-                expires: *expires,
-            };
-            draft.put(key, &session);
-            draft.put_entry(keys::session_of(application, account, id), id.as_str());
-        }
-        Change::SessionExtended { id, expires } => {
-            let mut session = need_session(draft, id)?;
-            session.expires = *expires;
-            draft.put(keys::session(id), &session);
-        }
-        Change::SessionClosed { id, .. } => {
-            let session = need_session(draft, id)?;
-            draft.remove(keys::session(id));
-            draft.remove(keys::session_of(&session.application, &session.account, id));
+            // They were of an account that acted as this OS account.
+            accounts::end_sessions(draft, application, account)?;
         }
         _ => {}
     }
@@ -180,10 +167,16 @@ fn queue_job(change: &Change, number: u64, at: Timestamp, draft: &mut Draft<'_>)
     let Change::JobQueued { id, application, account, os, kind, argv, cwd, project, session } = change else {
         return Ok(());
     };
-    need_account(draft, application, account)?;
+    accounts::need_active(draft, application, account)?;
     let key = keys::job(id);
     if draft.has(&key)? {
         return Err(conflict("job", id.to_string(), "it exists already"));
+    }
+    if let Some(session) = session {
+        sessions::used(draft, session, at)?;
+    }
+    if let Some(project) = project {
+        projects::job_queued(draft, application, project, account, os)?;
     }
     let job = Job {
         id: id.clone(),
@@ -206,6 +199,7 @@ fn queue_job(change: &Change, number: u64, at: Timestamp, draft: &mut Draft<'_>)
         keys::jobs_of_application(application),
         keys::jobs_of_account(application, account),
         keys::jobs_of_uid(os.uid),
+        keys::open_jobs_of_account(application, account),
         keys::OPEN_JOBS.to_vec(),
     ] {
         draft.put_entry(keys::numbered(index, number), id.as_str());
@@ -219,10 +213,14 @@ fn end_job(draft: &mut Draft<'_>, id: &JobId, state: JobState, ended: Timestamp)
     if !job.state.is_open() {
         return Err(conflict("job", id.to_string(), "its end is recorded already"));
     }
+    if let Some(project) = &job.project {
+        projects::job_ended(draft, &job.application, project)?;
+    }
     job.state = state;
     job.ended = Some(ended);
     draft.put(keys::job(id), &job);
     draft.remove(keys::numbered(keys::OPEN_JOBS.to_vec(), job.number));
+    draft.remove(keys::numbered(keys::open_jobs_of_account(&job.application, &job.account), job.number));
     Ok(())
 }
 
@@ -302,10 +300,6 @@ fn need_account(
     } else {
         Err(missing("account", pair(application, account)))
     }
-}
-
-fn need_session(draft: &Draft<'_>, id: &SessionId) -> Result<Session, StoreError> {
-    draft.record(&keys::session(id))?.ok_or_else(|| missing("session", format!("{id:?}")))
 }
 
 fn need_job(draft: &Draft<'_>, id: &JobId) -> Result<Job, StoreError> {

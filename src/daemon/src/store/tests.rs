@@ -15,6 +15,8 @@ fn create(name: &str) -> Change {
         first_name: None,
         last_name: None,
         role: "user".to_owned(),
+        group: None,
+        first: false,
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) type Answer = oneshot::Sender<Result<Committed, StoreError>>;
 /// What the writer is asked.
 pub(crate) enum Request {
     /// Commit a change.
-    Commit(Box<Change>, Actor, Answer),
+    Commit(Box<(Change, Actor)>, Answer),
     /// Look whether strangers were counted.
     Wake,
     /// End in order, and tell how that went.
@@ -110,7 +110,8 @@ impl Writer {
         let checked = if bytes.len() > MAX_BODY {
             Err(StoreError::TooLarge { bytes: bytes.len(), limit: MAX_BODY })
         } else {
-            rules::apply(&body.change, number, at, &mut group.draft)
+            rules::check_acting(&body.actor, &group.draft)
+                .and_then(|()| rules::apply(&body.change, number, at, &mut group.draft))
         };
         match checked {
             Ok(()) => {
@@ -210,7 +211,10 @@ fn gather(
     let mut next = first;
     loop {
         match next {
-            Request::Commit(change, actor, answer) => waiting.push((*change, actor, answer)),
+            Request::Commit(asked, answer) => {
+                let (change, actor) = *asked;
+                waiting.push((change, actor, answer));
+            }
             Request::Wake => {}
             Request::Close(answer) => return (waiting, Some(answer)),
         }

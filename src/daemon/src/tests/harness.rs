@@ -4,9 +4,10 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use deputy_core::consent::GivenBy;
 use deputy_core::job::OsIdentity;
-use deputy_core::message::{LauncherReply, LauncherRequest, LinkState};
-use deputy_core::{OsGid, OsUid};
+use deputy_core::message::{LauncherReply, LauncherRequest, LinkState, Withdrawn};
+use deputy_core::{Finding, OsGid, OsUid};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use tempfile::TempDir;
@@ -21,6 +22,7 @@ use crate::daemon::Daemon;
 use crate::directory::Directory;
 use crate::directory::double::Texts;
 use crate::launcher::double::{answer as reply, launcher};
+use crate::passwords::Passwords;
 use crate::polkit::{Action, Answer, Authorizer, Details};
 use crate::store::{AuditFilter, Change, Directories, PageRequest, Store};
 
@@ -28,6 +30,8 @@ use crate::store::{AuditFilter, Change, Directories, PageRequest, Store};
 pub const DEMO: u32 = 900;
 /// The application whose users log in.
 pub const STRICT: u32 = 901;
+/// The application whose accounts have passwords of their own.
+pub const KEEPER: u32 = 903;
 /// Nobody's service user.
 pub const STRANGER: u32 = 4000;
 /// The OS account of the person.
@@ -37,6 +41,11 @@ const FILES: &[(&str, &str)] = &[
     (
         "demo",
         "service_uid = 900\ntrust = \"application\"\nenvironment = [\"APP_*\"]\n[kinds.batch]\ncommands = [\"*\"]",
+    ),
+    (
+        "keeper",
+        "service_uid = 903\nauthentication = [\"password\"]\n[kinds.batch]\ncommands = [\"*\"]\n\
+         [kinds.flow]\ncommands = [\"*\"]\ntrust = \"application\"",
     ),
     ("strict", "service_uid = 901\nauthentication = [\"os\"]\n[kinds.batch]\ncommands = [\"/bin/true\"]"),
 ];
@@ -49,6 +58,9 @@ pub struct Polkit {
 }
 
 impl Authorizer for Polkit {
+    fn findings(&self) -> BoxFuture<'_, Vec<Finding>> {
+        Box::pin(async { Vec::new() })
+    }
     fn check<'a>(
         &'a self,
         _: &'a Message,
@@ -82,9 +94,14 @@ pub fn linking(
 ) -> impl Fn(LauncherRequest, Vec<OwnedFd>, OwnedFd) + Send + Sync + 'static {
     move |request, descriptors, socket| match request {
         LauncherRequest::RequestLink(_) => {
-            reply(&socket, &LauncherReply::Link { os_account: ann(), state: LinkState::Active });
+            let state = LinkState::Active { given_by: GivenBy::Owner, expires: None, renewal: None };
+            reply(&socket, &LauncherReply::Link { os_account: ann(), state });
         }
-        LauncherRequest::Withdraw(_) | LauncherRequest::Forget { .. } => reply(&socket, &LauncherReply::Done),
+        LauncherRequest::Withdraw(_) => {
+            let done = Withdrawn { removed: true, ..Withdrawn::default() };
+            reply(&socket, &LauncherReply::Withdrawn(done));
+        }
+        LauncherRequest::Forget { .. } => reply(&socket, &LauncherReply::Done),
         other => then(other, descriptors, socket),
     }
 }
@@ -185,7 +202,8 @@ fn open(folder: &TempDir, texts: Texts, polkit: &Polkit) -> Arc<Daemon> {
     }
     let (store, _) = tokio::task::block_in_place(|| Store::open(&places)).unwrap();
     let launcher = crate::launcher::Launcher::new(folder.path().join("launcher.sock"));
-    Daemon::new(store, Directory::new(texts), launcher, Box::new(polkit.clone())).unwrap()
+    let passwords = tokio::task::block_in_place(|| Passwords::open(&folder.path().join("secrets"))).unwrap();
+    Daemon::new(store, Directory::new(texts), launcher, Box::new(polkit.clone()), passwords).unwrap()
 }
 
 /// No options.

@@ -2,6 +2,7 @@
 
 mod harness;
 mod jobs;
+mod passwords;
 mod people;
 mod private_bus;
 mod refusals;

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::harness::{ANN, DEMO, Harness, STRICT, ann, code, face, linking, none, ok, option, text};
 use crate::launcher::double::answer;
-use deputy_core::message::{Authenticated, JobState, LauncherReply, LauncherRequest, LinkState, Purpose};
+use deputy_core::consent::GivenBy;
+use deputy_core::message::{
+    Authenticated, JobState, LauncherReply, LauncherRequest, LinkState, Purpose, Withdrawn,
+};
 use deputy_core::{Denial, LinkCode};
 use zbus::{OwnedFd, OwnedObjectPath};
 
@@ -58,7 +61,7 @@ fn session(message: &zbus::Message) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_links_logs_in_and_runs_a_job_where_the_applications_word_is_not_enough() {
     let harness = well();
-    ok(&harness.call(STRICT, "Accounts.Create", &("alice", none())).await);
+    ok(&harness.call(0, "Accounts.Create", &("alice", option("application", "strict"))).await);
     assert_eq!(harness.run(STRICT, "alice", &["/bin/true"]).await, Err("SessionRequired".into()));
     assert_eq!(
         code(&harness.call(STRICT, "Authentication.Vouch", &("alice", none())).await),
@@ -83,9 +86,9 @@ async fn a_person_links_logs_in_and_runs_a_job_where_the_applications_word_is_no
 async fn who_is_not_there_not_linked_or_does_not_know_fails_alike() {
     let harness = well();
     for account in ["alice", "mallory", "unlinked"] {
-        ok(&harness.call(STRICT, "Accounts.Create", &(account, none())).await);
+        ok(&harness.call(0, "Accounts.Create", &(account, option("application", "strict"))).await);
     }
-    ok(&harness.call(STRICT, "Links.Request", &("mallory", "ann", none())).await);
+    ok(&harness.call(0, "Links.Request", &("mallory", "ann", option("application", "strict"))).await);
     let mut faces = Vec::new();
     for account in ["mallory", "unlinked", "nobody", "x1@lab.example"] {
         let id = begin(&harness, STRICT, account, "login").await;
@@ -103,7 +106,7 @@ async fn who_is_not_there_not_linked_or_does_not_know_fails_alike() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conversation_needs_its_method_its_socket_and_a_name() {
     let harness = well();
-    ok(&harness.call(STRICT, "Accounts.Create", &("alice", none())).await);
+    ok(&harness.call(0, "Accounts.Create", &("alice", option("application", "strict"))).await);
     let (reader, _writer) = std::io::pipe().unwrap();
     let (stream, _other) = std::os::unix::net::UnixStream::pair().unwrap();
     for wrong in
@@ -135,7 +138,7 @@ async fn a_link_waits_until_its_owner_consents_and_goes_when_he_says_so() {
     let harness = Harness::new(move |request, _, socket| match request {
         LauncherRequest::RequestLink(_) => {
             let state = if seen.load(std::sync::atomic::Ordering::SeqCst) {
-                LinkState::Active
+                LinkState::Active { given_by: GivenBy::Owner, expires: None, renewal: None }
             } else {
                 LinkState::Waiting { code: LinkCode::from_random([7; 6]), expires: 4_000_000_000 }
             };
@@ -143,6 +146,7 @@ async fn a_link_waits_until_its_owner_consents_and_goes_when_he_says_so() {
         }
         LauncherRequest::Run(_) => answer(&socket, &LauncherReply::Job(JobState::Running)),
         LauncherRequest::Attach { .. } => answer(&socket, &LauncherReply::Job(JobState::Lost)),
+        LauncherRequest::Withdraw(_) => answer(&socket, &LauncherReply::Withdrawn(Withdrawn::default())),
         _ => answer(&socket, &LauncherReply::Done),
     });
     ok(&harness.call(DEMO, "Accounts.Create", &("alice", none())).await);

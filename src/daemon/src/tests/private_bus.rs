@@ -136,7 +136,11 @@ async fn another_uid_is_known_by_the_bus_alone() {
     let [daemon, bin, sys] = [1, 2, 3];
     let (harness, _) = harness();
     for (name, uid) in [("demo", daemon), ("strict", bin)] {
-        harness.files.lock().unwrap().insert(name.into(), format!("service_uid = {uid}"));
+        harness
+            .files
+            .lock()
+            .unwrap()
+            .insert(name.into(), format!("service_uid = {uid}\ntrust = \"application\""));
     }
     let bus = bus();
     let serving = serve(&bus, &harness).await.unwrap();

@@ -41,6 +41,7 @@ pub fn actor() -> Actor {
         caller_uid: 990,
         bus_name: Some(":1.42".to_owned()),
         application: Some(application("demo")),
+        by: None,
         action: "test".to_owned(),
         rule: None,
     }
@@ -54,6 +55,8 @@ pub fn create(app: &str, name: &str) -> Change {
         first_name: None,
         last_name: None,
         role: "user".to_owned(),
+        group: None,
+        first: false,
     }
 }
 

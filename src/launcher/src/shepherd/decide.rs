@@ -5,24 +5,39 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use deputy_core::application::DEFAULT_KIND;
-use deputy_core::consent::Consent;
 use deputy_core::denial::{Code, Denial};
+use deputy_core::ids::OsGid;
 use deputy_core::message::RunRequest;
 use deputy_core::names::KindName;
 use deputy_core::pattern::CommandRule;
 use deputy_core::policy;
 use deputy_core::settings::Settings;
 use deputy_etc::root_owned;
-use deputy_wire::Peer;
 
 use super::environment::SEARCH_PATH;
 use crate::rules::{Rules, Target};
 use crate::{consents, pam};
 
+/// Why something is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To run the job: a consent that root's rule gives is written down first.
+    Run {
+        /// The uid that asked.
+        by_uid: u32,
+    },
+    /// To say what would be decided. Nothing is written.
+    Explain,
+}
+
 /// A job that may run, and how.
 pub struct Decision {
+    /// The uid that speaks for the application.
+    pub service_uid: u32,
     /// The OS account with its groups.
     pub target: Target,
+    /// The job's primary group: the OS account's own, or another of its groups that was asked for.
+    pub gid: OsGid,
     /// The PAM service.
     pub pam_service: String,
     /// The application, as PAM hears of it.
@@ -40,7 +55,7 @@ pub struct Decision {
 }
 
 /// Decides about a request.
-pub fn decide(settings: &Settings, request: &RunRequest, peer: Peer) -> Result<Decision, Denial> {
+pub fn decide(settings: &Settings, request: &RunRequest, purpose: Purpose) -> Result<Decision, Denial> {
     let rules = Rules::under(settings.clone(), &request.application)?;
     let kind_name = request.kind.as_ref().map_or(DEFAULT_KIND, KindName::as_str);
     let kind = policy::check_kind(&rules.name, &rules.application, request.kind.as_ref())?;
@@ -48,11 +63,19 @@ pub fn decide(settings: &Settings, request: &RunRequest, peer: Peer) -> Result<D
     check_paths(rule, &request.argv)?;
     policy::check_environment(&rules.name, &rules.application, &request.environment)?;
 
-    consents::valid(&rules, &request.account, &request.os_account, peer.uid)?;
+    match purpose {
+        Purpose::Run { by_uid } => {
+            consents::valid(&rules, &request.account, &request.os_account, by_uid)?;
+        }
+        Purpose::Explain => consents::would_be_valid(&rules, &request.account, &request.os_account)?,
+    }
     let target = rules.pinned_target(&request.os_account)?;
+    let gid = group(&rules, &target, request)?;
     pam::check_service(&rules.application.pam.job)?;
 
     Ok(Decision {
+        service_uid: rules.service_uid,
+        gid,
         programs: programs(&request.argv[0])?,
         argv: request.argv.iter().map(|argument| c_string(argument)).collect::<Result<_, _>>()?,
         directories: directories(request.directory.as_deref(), &target.entry.home)?,
@@ -64,10 +87,26 @@ pub fn decide(settings: &Settings, request: &RunRequest, peer: Peer) -> Result<D
     })
 }
 
-/// Whether the consent under which it was decided is still there.
-pub fn still_consented(request: &RunRequest) -> Result<(), Denial> {
-    let found = consents::find(&request.application, &request.account, request.os_account.uid)?;
-    found.map(|_| ()).ok_or_else(Consent::missing)
+/// A job's files can belong to another of its own groups, if the application may act for that group at all. It gains
+/// nothing by it: `newgrp` would do the same.
+fn group(rules: &Rules, target: &Target, request: &RunRequest) -> Result<OsGid, Denial> {
+    let Some(wanted) = &request.os_group else { return Ok(request.os_account.gid) };
+    let allowed = rules.application.os_accounts.allow_groups.as_ref();
+    let found = target.groups.iter().find(|group| group.name == wanted.as_str());
+    found
+        .filter(|_| allowed.is_none_or(|allowed| allowed.contains(wanted)))
+        .and_then(|group| OsGid::new(group.gid))
+        .ok_or_else(|| {
+            Denial::new(
+                Code::OsAccountNotInGroup,
+                format!("applications.d/{}.toml: os_accounts.allow_groups", rules.name),
+                format!(
+                    "{} is not a member of {wanted}, or the application may not act for it",
+                    target.entry.name
+                ),
+            )
+            .remedy("name one of the OS account's own groups: id -Gn NAME")
+        })
 }
 
 /// What a rule names by path has to be root's, or the rule would allow whatever somebody puts there.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use deputy_core::denial::{Code, Denial};
-use deputy_core::ids::{JobId, OsUid};
+use deputy_core::ids::JobId;
 use deputy_core::job::{ExitRecord, JobEnd, OsIdentity, Usage};
 use deputy_core::message::{JobState, LauncherReply, RunRequest};
 use deputy_core::names::{AccountName, ApplicationName};
@@ -17,7 +17,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, 
 use serde::{Deserialize, Serialize};
 
 use crate::durable::{self, Prepared};
-use crate::paths::{JOBS, control_socket, job_folder};
+use crate::paths::{control_socket, job_folder};
 
 const MAX_RECORD: u64 = 64 * 1024;
 const IDENTITY: &str = "identity";
@@ -155,6 +155,13 @@ pub fn record(job: &JobId, end: JobEnd, usage: Usage) -> ExitRecord {
     ExitRecord { version: ExitRecord::VERSION, job: job.clone(), end, usage, ended_us }
 }
 
+/// For whom a job runs, once that has been decided.
+pub fn identity(job: &JobId) -> Option<JobIdentity> {
+    let text = durable::read(&job_folder(job), IDENTITY, MAX_RECORD).ok().flatten()?;
+    // It is written in place, so that it may be there in part.
+    toml::from_str(&text).ok()
+}
+
 /// Whether the id of a job has been used.
 pub fn exists(job: &JobId) -> bool {
     job_folder(job).exists()
@@ -179,20 +186,6 @@ pub fn outcome(job: &JobId) -> Option<LauncherReply> {
 /// Whether nothing of a job can happen any more: it has an outcome, or its shepherd has gone.
 pub fn is_over(job: &JobId) -> bool {
     exists(job) && (outcome(job).is_some() || !super::watch::has_shepherd(job))
-}
-
-/// The jobs that run, or are about to, under one consent.
-pub fn jobs_of(application: &ApplicationName, account: &AccountName, uid: OsUid) -> io::Result<Vec<JobId>> {
-    let is_its = |job: &JobId| {
-        let text = durable::read(&job_folder(job), IDENTITY, MAX_RECORD).ok().flatten();
-        text.and_then(|text| toml::from_str::<JobIdentity>(&text).ok()).is_some_and(|identity| {
-            identity.application == *application
-                && identity.account == *account
-                && identity.os_account.uid == uid
-        })
-    };
-    let jobs = fs::read_dir(JOBS)?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    Ok(jobs.filter(|job| is_its(job) && outcome(job).is_none()).collect())
 }
 
 /// Uses up an id that has never started.

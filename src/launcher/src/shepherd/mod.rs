@@ -5,7 +5,9 @@
 //! opens the PAM session, waits for the whole tree, writes the record and closes the session.
 
 mod decide;
+mod ending;
 mod environment;
+mod explain;
 mod folder;
 mod session;
 mod stdio;
@@ -13,29 +15,27 @@ mod watch;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
 
 use deputy_core::denial::{Code, Denial};
-use deputy_core::ids::{JobId, OsUid};
+use deputy_core::ids::JobId;
 use deputy_core::message::{JobState, LauncherReply, RunRequest};
-use deputy_core::names::{AccountName, ApplicationName};
+use deputy_core::project::MAX_UMASK;
 use deputy_core::settings::Settings;
 use deputy_sys::cgroup::JobCgroup;
 use deputy_sys::launch::{Launch, above_stdio};
 use deputy_sys::{Credentials, launch, process};
 use deputy_wire::Peer;
 
-use self::decide::Decision;
+use self::decide::{Decision, Purpose};
 use self::folder::JobFolder;
 use self::session::JobSession;
 use self::watch::{Adoption, Ended, Watch};
+use crate::consents;
 use crate::request::{refuse, reply, slot};
-use crate::rules;
 
+pub use self::ending::end_all;
+pub use self::explain::explain;
 pub use self::folder::{abandon, is_over};
-
-/// How long a job whose consent is gone has to end by itself.
-const GRACE: Duration = Duration::from_secs(5);
 
 /// The whole life of a shepherd.
 pub fn run(
@@ -78,12 +78,9 @@ fn shepherd(
 ) -> Result<(), Denial> {
     // Before consent is read: whoever takes it back and then looks for its jobs finds this one, or is seen by it.
     folder.record_identity(request)?;
-    let decision = decide::decide(settings, request, peer)?;
+    let decision = decide::decide(settings, request, Purpose::Run { by_uid: peer.uid })?;
     let session = session::open(&decision, &decision.target.entry.name, &request.os_account)?;
-    // PAM may take its time, and meanwhile nobody answers at the control socket. From here on it is moments.
-    let outcome = decide::still_consented(request).and_then(|()| {
-        run_in_session(settings, request, stdio, folder, connection, &decision, &session, peer)
-    });
+    let outcome = run_in_session(settings, request, stdio, folder, connection, &decision, &session, peer);
     session.close();
     outcome
 }
@@ -116,16 +113,19 @@ fn run_in_session(
         environment: environment::build(&decision.target.entry, &session.environment, &request.environment),
         credentials: Credentials {
             uid: request.os_account.uid,
-            gid: request.os_account.gid,
+            gid: decision.gid,
             groups: session.groups.clone(),
         },
         directories: decision.directories.clone(),
         stdio: above_stdio(stdio).map_err(internal("the job's descriptors"))?,
         cgroup: in_cgroup,
         no_new_privileges: decision.no_new_privileges,
-        umask: session.umask,
+        // A project can make it stricter, never looser.
+        umask: session.umask | (request.umask.unwrap_or(0) & MAX_UMASK),
         limits: session.limits.clone(),
     };
+    // PAM may have taken its time: what the owner took back meanwhile starts nothing.
+    consents::still_valid(&request.application, &request.account, &request.os_account, decision.service_uid)?;
     let started = launch::launch(&job).map_err(internal("the job's fork"))?;
     // The job has its copies; ours would keep its pipes open.
     drop(job);
@@ -196,23 +196,4 @@ pub fn end_what_is_left(settings: &Settings, job: &JobId) {
         let _ = cgroup.kill();
         let _ = cgroup.remove();
     }
-}
-
-/// Ends the jobs of a consent that has been taken back: TERM, and KILL a little later.
-pub fn end_jobs_of(application: &ApplicationName, account: &AccountName, uid: OsUid) -> Result<(), Denial> {
-    let failed = |what: String| {
-        Denial::internal(format!("the consent is taken back, but not every job has ended: {what}"))
-            .remedy("end the jobs: deputyctl job list, deputyctl job cancel")
-    };
-    let jobs = folder::jobs_of(application, account, uid).map_err(|error| failed(error.to_string()))?;
-    let mut deaf = Vec::new();
-    for job in jobs {
-        tracing::info!(event = "job_ended_with_consent", job = %job, application = %application, account = %account);
-        match watch::cancel(&job, GRACE) {
-            Adoption::Adopted => {}
-            Adoption::NoShepherd => end_what_is_left(&rules::settings()?, &job),
-            Adoption::Failed => deaf.push(job.to_string()),
-        }
-    }
-    if deaf.is_empty() { Ok(()) } else { Err(failed(deaf.join(", "))) }
 }

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use deputy_core::denial::Denial;
 use deputy_core::ids::JobId;
 use deputy_core::job::{JobEnd, Usage};
-use deputy_core::message::{JobCommand, JobState, LauncherReply, decode, encode};
+use deputy_core::message::{JobCommand, JobState, LauncherReply, decode};
 use deputy_sys::cgroup::JobCgroup;
 use deputy_sys::descendants;
 use deputy_sys::launch::{LaunchResult, Started, launch_result};
 use deputy_sys::process::{self, SignalFd, Wait};
+use deputy_wire::WireError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SocketFlags, accept_with, sockopt};
 
@@ -217,7 +218,15 @@ impl<'a> Watch<'a> {
 
     /// Carries out one command of a connection. Whether the connection is still there.
     fn serve(&mut self, index: usize) -> bool {
-        let packet = match deputy_wire::receive(&self.listeners[index]) {
+        let received = match deputy_wire::receive(&self.listeners[index]) {
+            // The other end closed without having read what it was told. The kernel says so before it gives out what
+            // that end had sent, and says it once: a command must not be lost to that.
+            Err(WireError::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+                deputy_wire::receive(&self.listeners[index])
+            }
+            other => other,
+        };
+        let packet = match received {
             Ok(Some(packet)) => packet,
             Err(error) if error.would_block() => return true,
             Ok(None) | Err(_) => return false,
@@ -279,19 +288,6 @@ pub fn adopt(job: &JobId, connection: &OwnedFd) -> Adoption {
         _ if has_shepherd(job) => Adoption::Failed,
         _ => Adoption::NoShepherd,
     }
-}
-
-/// Has the shepherd of a job end it, as if its daemon had cancelled it.
-pub fn cancel(job: &JobId, grace: Duration) -> Adoption {
-    let command = JobCommand::Cancel { grace_ms: u32::try_from(grace.as_millis()).unwrap_or(u32::MAX) };
-    let (Ok((ours, theirs)), Ok(packet)) = (deputy_wire::pair(), encode(&command)) else {
-        return Adoption::Failed;
-    };
-    // The command waits in the connection for whoever adopts it.
-    if deputy_wire::send(&ours, &packet, &[]).is_err() {
-        return Adoption::Failed;
-    }
-    adopt(job, &theirs)
 }
 
 /// Whether somebody is the shepherd of a job.

@@ -48,6 +48,9 @@ pub fn run(options: RunOptions) -> Result<ExitCode, Failure> {
 async fn start(bus: &Bus, options: &RunOptions, handed: [OwnedFd; 3]) -> Result<OwnedObjectPath, Failure> {
     let argv: Vec<&[u8]> = options.command.iter().map(|word| word.as_bytes()).collect();
     let mut call = CallOptions::from([("application", options.application.as_str().into())]);
+    if let Some(project) = &options.project {
+        call.insert("project", project.to_string().into());
+    }
     if let Some(kind) = &options.kind {
         call.insert("kind", kind.as_str().into());
     }

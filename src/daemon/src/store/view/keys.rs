@@ -1,6 +1,11 @@
 //! The keys of the view's rows. A first byte says which index; names end with NUL, which no name contains.
 
-use deputy_core::{AccountName, ApplicationName, JobId, OsUid, SessionId};
+use deputy_core::account::Status;
+use deputy_core::project::ProjectKey;
+use deputy_core::role::DEFAULT_ROLE;
+use deputy_core::{AccountName, ApplicationName, GroupName, JobId, OsUid, SessionId};
+
+use crate::store::record::Account;
 
 /// The view's own mark.
 pub const MARK: &[u8] = b"M";
@@ -10,6 +15,13 @@ pub const OPEN_JOBS: &[u8] = b"o";
 pub const ACCOUNTS: &[u8] = b"A";
 pub const LINKS: &[u8] = b"L";
 pub const SESSIONS: &[u8] = b"S";
+/// All memberships, under their groups.
+pub const MEMBERS: &[u8] = b"m";
+
+/// The orders of accounts.
+pub const BY_NAME: u8 = b'n';
+pub const BY_CREATED: u8 = b'c';
+pub const BY_LOGIN: u8 = b'l';
 
 fn join(index: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|p| p.len()).sum::<usize>());
@@ -28,6 +40,83 @@ pub fn account(application: &ApplicationName, account: &AccountName) -> Vec<u8> 
 /// The accounts of an application whose names begin with `start`.
 pub fn accounts(application: &ApplicationName, start: &str) -> Vec<u8> {
     join(b'A', &[application.as_str().as_bytes(), &[0], start.as_bytes()])
+}
+
+/// What is counted of an application.
+pub fn counts(application: &ApplicationName) -> Vec<u8> {
+    join(b'N', &[application.as_str().as_bytes()])
+}
+
+/// The entries of accounts under a facet (empty for all), in the order of `sort`.
+pub fn sorted_accounts(application: &ApplicationName, facet: &str, sort: u8) -> Vec<u8> {
+    join(b'I', &[application.as_str().as_bytes(), &[0], facet.as_bytes(), &[0, sort]])
+}
+
+/// The entry of an account there; `moment` is empty where the order is that of the names.
+pub fn sorted_account(mut prefix: Vec<u8>, moment: &[u8], account: &AccountName) -> Vec<u8> {
+    prefix.extend_from_slice(moment);
+    prefix.extend_from_slice(account.as_str().as_bytes());
+    prefix
+}
+
+/// What stands before the name in an order's key.
+pub fn moment(sort: u8, account: &Account) -> Vec<u8> {
+    match sort {
+        BY_CREATED => account.created.0.to_be_bytes().to_vec(),
+        BY_LOGIN => account.last_login.unwrap_or_default().0.to_be_bytes().to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+/// The facet of a status that few accounts have.
+pub fn status_facet(status: Status) -> Option<String> {
+    (status != Status::Active).then(|| format!("s:{status}"))
+}
+
+/// The facet of a role that few accounts have.
+pub fn role_facet(role: &str) -> Option<String> {
+    (role != DEFAULT_ROLE).then(|| format!("r:{role}"))
+}
+
+/// A group.
+pub fn group(application: &ApplicationName, group: &GroupName) -> Vec<u8> {
+    join(b'G', &[application.as_str().as_bytes(), &[0], group.as_str().as_bytes()])
+}
+
+/// The groups of an application.
+pub fn groups(application: &ApplicationName) -> Vec<u8> {
+    join(b'G', &[application.as_str().as_bytes(), &[0]])
+}
+
+/// A membership, under its group.
+pub fn member(application: &ApplicationName, group: &GroupName, account: &AccountName) -> Vec<u8> {
+    join(
+        b'm',
+        &[
+            application.as_str().as_bytes(),
+            &[0],
+            group.as_str().as_bytes(),
+            &[0],
+            account.as_str().as_bytes(),
+        ],
+    )
+}
+
+/// The memberships of a group.
+pub fn members(application: &ApplicationName, group: &GroupName) -> Vec<u8> {
+    join(b'm', &[application.as_str().as_bytes(), &[0], group.as_str().as_bytes(), &[0]])
+}
+
+/// The entry of a membership under its account.
+pub fn membership(application: &ApplicationName, account: &AccountName, group: &GroupName) -> Vec<u8> {
+    let mut key = memberships(application, account);
+    key.extend_from_slice(group.as_str().as_bytes());
+    key
+}
+
+/// The memberships of an account.
+pub fn memberships(application: &ApplicationName, account: &AccountName) -> Vec<u8> {
+    join(b'g', &[application.as_str().as_bytes(), &[0], account.as_str().as_bytes(), &[0]])
 }
 
 /// An account's link.
@@ -88,13 +177,60 @@ pub fn jobs_of_account(application: &ApplicationName, account: &AccountName) -> 
     join(b'c', &[application.as_str().as_bytes(), &[0], account.as_str().as_bytes(), &[0]])
 }
 
+/// The jobs of an account that are not ended, by number.
+pub fn open_jobs_of_account(application: &ApplicationName, account: &AccountName) -> Vec<u8> {
+    join(b'q', &[application.as_str().as_bytes(), &[0], account.as_str().as_bytes(), &[0]])
+}
+
 /// The jobs as an OS uid, by number.
 pub fn jobs_of_uid(uid: OsUid) -> Vec<u8> {
     join(b'u', &[&uid.raw().to_be_bytes()])
+}
+
+/// The projects of an application.
+pub fn projects(application: &ApplicationName) -> Vec<u8> {
+    join(b'P', &[application.as_str().as_bytes(), &[0]])
+}
+
+/// A project. Owner and name stand last, so that the entries below end as this does.
+pub fn project(application: &ApplicationName, project: &ProjectKey) -> Vec<u8> {
+    with_project(projects(application), project)
+}
+
+/// The projects that an account owns or is a member of.
+pub fn projects_of(application: &ApplicationName, account: &AccountName) -> Vec<u8> {
+    join(b'p', &[application.as_str().as_bytes(), &[0], account.as_str().as_bytes(), &[0]])
+}
+
+/// The entry of a project under one who has a part in it.
+pub fn project_of(application: &ApplicationName, account: &AccountName, project: &ProjectKey) -> Vec<u8> {
+    with_project(projects_of(application, account), project)
+}
+
+/// The public projects of an application.
+pub fn public_projects(application: &ApplicationName) -> Vec<u8> {
+    join(b'b', &[application.as_str().as_bytes(), &[0]])
+}
+
+/// The entry of a project among those.
+pub fn public_project(application: &ApplicationName, project: &ProjectKey) -> Vec<u8> {
+    with_project(public_projects(application), project)
+}
+
+fn with_project(mut prefix: Vec<u8>, project: &ProjectKey) -> Vec<u8> {
+    prefix.extend_from_slice(project.owner.as_str().as_bytes());
+    prefix.push(0);
+    prefix.extend_from_slice(project.name.as_str().as_bytes());
+    prefix
 }
 
 /// The entry of a numbered thing under one of the prefixes above.
 pub fn numbered(mut prefix: Vec<u8>, number: u64) -> Vec<u8> {
     prefix.extend_from_slice(&number.to_be_bytes());
     prefix
+}
+
+/// What is known of an account's password.
+pub fn password(application: &ApplicationName, account: &AccountName) -> Vec<u8> {
+    join(b'w', &[application.as_str().as_bytes(), &[0], account.as_str().as_bytes()])
 }

@@ -173,6 +173,30 @@ impl<'v> Draft<'v> {
         }
     }
 
+    /// All rows whose keys begin with `prefix`, as they will be. For prefixes that few rows have.
+    pub fn rows(&self, prefix: &[u8]) -> Result<Vec<Row>, StoreError> {
+        const PART: usize = 1000;
+        let mut found = BTreeMap::new();
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let part = self.view.rows(prefix, after.as_deref(), false, PART)?;
+            after = part.last().map(|(key, _)| key.clone());
+            let whole = part.len() < PART;
+            found.extend(part);
+            if whole {
+                break;
+            }
+        }
+        for (key, value) in self.rows.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix))
+        {
+            match value {
+                Some(value) => found.insert(key.clone(), value.clone()),
+                None => found.remove(key),
+            };
+        }
+        Ok(found.into_iter().collect())
+    }
+
     /// Writes a record.
     pub fn put<T: Serialize>(&mut self, key: Vec<u8>, record: &T) {
         let value = serde_json::to_vec(record).expect("records have string keys only");

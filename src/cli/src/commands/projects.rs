@@ -1,0 +1,169 @@
+//! Projects, and explanations of decisions.
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::process::ExitCode;
+
+use deputy_core::names::ApplicationName;
+use deputy_core::project::ProjectKey;
+use serde_json::Value;
+
+use super::{Context, block_on, list, record_of};
+use crate::bus::{Bus, CallOptions};
+use crate::confirm::confirm;
+use crate::escape;
+use crate::failure::Failure;
+use crate::options::{
+    ByOption, CreateProjectOptions, ExplainOptions, ProjectCommand, ProjectDefaultsOptions, ProjectTarget,
+};
+use crate::value::{self, Dictionary};
+
+const PROJECT: [&str; 9] =
+    ["project", "access", "public", "os_user", "uid", "open_jobs", "umask", "os_group", "created"];
+
+/// `project`.
+pub fn project(context: &Context, command: ProjectCommand) -> Result<ExitCode, Failure> {
+    match command {
+        ProjectCommand::Create(options) => block_on(create(context, options)),
+        ProjectCommand::Show { target, subject } => block_on(show(context, &target, subject.as_deref())),
+        ProjectCommand::List { application, subject, owner, public: false } => {
+            let filters = [
+                ("application", Some(application.to_string())),
+                ("subject", subject),
+                ("owner", owner.map(String::from)),
+            ];
+            block_on(list(context, "Projects", &filters, &PROJECT))
+        }
+        ProjectCommand::List { application, public: true, .. } => block_on(public(context, &application)),
+        ProjectCommand::Share { target, account, access, by } => block_on(async {
+            let call = (target.project.to_string(), account.as_str(), access.as_str(), of(&target, &by));
+            let () = Bus::connect().await?.call("Projects", "Share", &call).await?;
+            done(context, &target.project, &format!("shared with {account} ({})", access.as_str()))
+        }),
+        ProjectCommand::Unshare { target, account, by } => block_on(async {
+            let call = (target.project.to_string(), account.as_str(), of(&target, &by));
+            let () = Bus::connect().await?.call("Projects", "Unshare", &call).await?;
+            done(context, &target.project, &format!("no longer shared with {account}"))
+        }),
+        ProjectCommand::Publish { target, private, by } => block_on(async {
+            let call = (target.project.to_string(), !private, of(&target, &by));
+            let () = Bus::connect().await?.call("Projects", "Publish", &call).await?;
+            done(context, &target.project, if private { "private" } else { "public" })
+        }),
+        ProjectCommand::Edit { target, defaults, by } => block_on(async {
+            let mut options = of(&target, &by);
+            add_defaults(&mut options, &defaults);
+            let call = (target.project.to_string(), options);
+            let () = Bus::connect().await?.call("Projects", "Edit", &call).await?;
+            done(context, &target.project, "changed")
+        }),
+        ProjectCommand::HandOver { target, account, by } => {
+            confirm(context.yes, &format!("Give {} to {account}?", target.project))?;
+            block_on(async {
+                let call = (target.project.to_string(), account.as_str(), of(&target, &by));
+                let new: String = Bus::connect().await?.call("Projects", "HandOver", &call).await?;
+                let sentence = format!("the project {} is {new} now", target.project);
+                context.output.done(&escape::text(&sentence), &record_of([("project", &new)]))?;
+                Ok(ExitCode::SUCCESS)
+            })
+        }
+        ProjectCommand::Delete { target, by } => {
+            confirm(context.yes, &format!("Delete the project {}? Its files stay.", target.project))?;
+            block_on(async {
+                let call = (target.project.to_string(), of(&target, &by));
+                let () = Bus::connect().await?.call("Projects", "Delete", &call).await?;
+                done(context, &target.project, "deleted")
+            })
+        }
+    }
+}
+
+fn done(context: &Context, project: &ProjectKey, what: &str) -> Result<ExitCode, Failure> {
+    let record = record_of([("project", project.to_string().as_str())]);
+    context.output.done(&escape::text(&format!("the project {project} is {what}")), &record)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn of<'a>(target: &'a ProjectTarget, by: &'a ByOption) -> CallOptions<'a> {
+    let mut options = CallOptions::from([("application", target.application.as_str().into())]);
+    if let Some(by) = &by.by {
+        options.insert("by", by.as_str().into());
+    }
+    options
+}
+
+fn add_defaults<'a>(options: &mut CallOptions<'a>, defaults: &'a ProjectDefaultsOptions) {
+    if let Some(umask) = &defaults.umask {
+        options.insert("umask", umask.as_str().into());
+    }
+    if let Some(group) = &defaults.os_group {
+        options.insert("os_group", group.as_str().into());
+    }
+}
+
+async fn create(context: &Context, new: CreateProjectOptions) -> Result<ExitCode, Failure> {
+    let mut options =
+        CallOptions::from([("application", new.application.as_str().into()), ("public", new.public.into())]);
+    add_defaults(&mut options, &new.defaults);
+    let call = (new.subject.as_str(), new.name.as_str(), options);
+    let key: String = Bus::connect().await?.call("Projects", "Create", &call).await?;
+    context
+        .output
+        .done(&escape::text(&format!("the project {key} is created")), &record_of([("project", &key)]))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn show(context: &Context, target: &ProjectTarget, subject: Option<&str>) -> Result<ExitCode, Failure> {
+    let mut options = CallOptions::from([("application", target.application.as_str().into())]);
+    if let Some(subject) = subject {
+        options.insert("subject", subject.into());
+    }
+    let call = (target.project.to_string(), options);
+    let found: Dictionary = Bus::connect().await?.call("Projects", "Get", &call).await?;
+    context.output.record(&value::record(&found), &PROJECT)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The projects that every account sees.
+async fn public(context: &Context, application: &ApplicationName) -> Result<ExitCode, Failure> {
+    let bus = Bus::connect().await?;
+    let mut printed = context.output.list(&PROJECT);
+    let mut cursor = String::new();
+    loop {
+        let options = CallOptions::from([
+            ("application", application.as_str().into()),
+            ("public", true.into()),
+            ("cursor", cursor.as_str().into()),
+        ]);
+        let (page, next): (Vec<Dictionary>, String) = bus.call("Projects", "List", &(options,)).await?;
+        printed.page(&value::records(&page))?;
+        if next.is_empty() || next == cursor {
+            break;
+        }
+        cursor = next;
+    }
+    printed.end()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `explain`. The exit status says whether the job would be allowed.
+pub fn explain(context: &Context, question: &ExplainOptions) -> Result<ExitCode, Failure> {
+    let argv: Vec<Vec<u8>> = question.command.iter().map(|word| word.as_bytes().to_vec()).collect();
+    let mut options = CallOptions::from([
+        ("application", question.application.as_str().into()),
+        ("account", question.account.as_str().into()),
+        ("argv", argv.into()),
+    ]);
+    if let Some(kind) = &question.kind {
+        options.insert("kind", kind.as_str().into());
+    }
+    if let Some(project) = &question.project {
+        options.insert("project", project.to_string().into());
+    }
+    block_on(async {
+        let found: Dictionary = Bus::connect().await?.call("Manager", "Explain", &(options,)).await?;
+        let record = value::record(&found);
+        context.output.record(&record, &["allowed", "code", "message", "rule", "remedy"])?;
+        let allowed = record.get("allowed").and_then(Value::as_bool).unwrap_or(false);
+        Ok(if allowed { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    })
+}

@@ -1,0 +1,166 @@
+//! Home and roots, looked at as the OS account: which component cannot be entered, and which permission is missing.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use deputy_core::application::{Access, Root};
+use deputy_core::denial::Denial;
+use deputy_core::finding::{Finding, FindingCode, Severity};
+use deputy_core::job::OsIdentity;
+use deputy_core::message::ExamineRequest;
+use deputy_core::names::OsGroupName;
+use deputy_sys::Credentials;
+use rustix::fs::Access as Wanted;
+use rustix::io::Errno;
+
+use crate::rules::{Rules, Target};
+
+/// Becomes the OS account and tries its home and the application's roots. The process ends with this request, so
+/// there is no way back to take.
+pub fn findings(
+    rules: &Rules,
+    target: &Target,
+    identity: &OsIdentity,
+    request: &ExamineRequest,
+) -> Vec<Finding> {
+    let groups = match deputy_sys::accounts::gids(&target.entry) {
+        Ok(groups) => groups,
+        Err(error) => return vec![Denial::internal(error.to_string()).into()],
+    };
+    let credentials = Credentials { uid: identity.uid, gid: identity.gid, groups };
+    if let Err(error) = deputy_sys::become_user(&credentials) {
+        return vec![Denial::internal(format!("could not become {identity}: {error}")).into()];
+    }
+    let mut findings: Vec<Finding> = home(target, &credentials).into_iter().collect();
+    findings
+        .extend(rules.application.roots.iter().filter_map(|r| root(rules, target, &credentials, request, r)));
+    findings
+}
+
+fn home(target: &Target, credentials: &Credentials) -> Option<Finding> {
+    let home = String::from_utf8_lossy(&target.entry.home).into_owned();
+    let obstacle = obstacle(Path::new(&home), Wanted::EXEC_OK, credentials)?;
+    let code = obstacle.code(FindingCode::HomeMissing, FindingCode::HomeUnreachable);
+    Some(
+        Finding::new(code, Severity::Warning, format!("the home directory {home}: {obstacle}")).remedy(
+            "jobs start in / instead; create the home, or give the account search permission on the way",
+        ),
+    )
+}
+
+fn root(
+    rules: &Rules,
+    target: &Target,
+    credentials: &Credentials,
+    request: &ExamineRequest,
+    root: &Root,
+) -> Option<Finding> {
+    let candidates = candidates(rules, target, request, &root.path);
+    let Some(first) = candidates.first() else {
+        let message = format!("{}: the account is in no group that the root's pattern could mean", root.path);
+        return Some(
+            Finding::new(FindingCode::RootWithoutGroup, Severity::Warning, message)
+                .remedy("add the account to one of the groups that the application allows"),
+        );
+    };
+    let reachable = candidates.iter().find(|path| obstacle(path, Wanted::EXEC_OK, credentials).is_none());
+    let Some(reachable) = reachable else {
+        let obstacle = obstacle(first, Wanted::EXEC_OK, credentials)?;
+        let code = obstacle.code(FindingCode::RootMissing, FindingCode::RootUnreachable);
+        return Some(
+            Finding::new(code, Severity::Warning, format!("{}: {obstacle}", root.path))
+                .remedy("create the folder, or give the account or its group search permission there"),
+        );
+    };
+    if root.access == Access::ReadOnly || rustix::fs::access(reachable, Wanted::WRITE_OK).is_ok() {
+        return None;
+    }
+    let message = format!("{}: the account may not write in {}", root.path, reachable.display());
+    Some(
+        Finding::new(FindingCode::RootNotWritable, Severity::Warning, message)
+            .remedy("give the account or its group write permission there, or set access = \"read-only\""),
+    )
+}
+
+/// The folders that a root's pattern means for this account: one for each of its groups, where the pattern has one.
+fn candidates(rules: &Rules, target: &Target, request: &ExamineRequest, pattern: &str) -> Vec<PathBuf> {
+    let plain =
+        pattern.replace("{os_user}", request.os_user.as_str()).replace("{account}", request.account.as_str());
+    if !plain.contains("{os_group}") {
+        return vec![plain.into()];
+    }
+    let allow = rules.application.os_accounts.allow_groups.as_ref();
+    let allowed =
+        |name: &str| allow.is_none_or(|groups: &Vec<OsGroupName>| groups.iter().any(|g| g.as_str() == name));
+    let groups = target.groups.iter().filter(|group| allowed(&group.name));
+    groups.map(|group| plain.replace("{os_group}", &group.name).into()).collect()
+}
+
+/// What is in the way to a folder.
+struct Obstacle {
+    component: PathBuf,
+    errno: Errno,
+    /// Which permission is missing there, where that can be told.
+    missing: Option<String>,
+}
+
+impl Obstacle {
+    fn code(&self, missing: FindingCode, unreachable: FindingCode) -> FindingCode {
+        if matches!(self.errno, Errno::NOENT | Errno::NOTDIR) { missing } else { unreachable }
+    }
+}
+
+impl std::fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let error = std::io::Error::from(self.errno);
+        write!(f, "{}: {error}", self.component.display())?;
+        self.missing.as_ref().map_or(Ok(()), |missing| write!(f, " ({missing})"))
+    }
+}
+
+/// The first component of a path where this process does not have what it wants, and why.
+fn obstacle(path: &Path, wanted: Wanted, credentials: &Credentials) -> Option<Obstacle> {
+    let mut components: Vec<&Path> = path.ancestors().collect();
+    components.reverse();
+    components.into_iter().find_map(|component| {
+        let errno = rustix::fs::access(component, wanted).err()?;
+        let missing =
+            (errno == Errno::ACCESS).then(|| std::fs::metadata(component).ok()).flatten().map(|found| {
+                let mode = found.mode() & 0o7777;
+                missing_permission(mode, found.uid(), found.gid(), credentials)
+            });
+        Some(Obstacle { component: component.to_owned(), errno, missing })
+    })
+}
+
+/// Whose search permission is missing on a folder of this mode.
+fn missing_permission(mode: u32, uid: u32, gid: u32, credentials: &Credentials) -> String {
+    let class = if uid == credentials.uid.raw() {
+        "its owner".to_owned()
+    } else if gid == credentials.gid.raw() || credentials.groups.contains(&gid) {
+        format!("the group with gid {gid}")
+    } else {
+        format!("others; it belongs to uid {uid}, gid {gid}")
+    };
+    format!("mode {mode:04o} has no search permission, x, for {class}; or an ACL denies it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use deputy_core::ids::{OsGid, OsUid};
+
+    #[test]
+    fn the_missing_permission_is_that_of_the_accounts_own_class() {
+        let credentials = Credentials {
+            uid: OsUid::new(1001).unwrap(),
+            gid: OsGid::new(1001).unwrap(),
+            groups: vec![2001],
+        };
+        let of = |uid, gid| missing_permission(0o700, uid, gid, &credentials);
+        assert!(of(1001, 5).contains("for its owner"));
+        assert!(of(0, 2001).contains("the group with gid 2001"));
+        assert!(of(0, 1001).contains("the group with gid 1001"));
+        assert!(of(0, 5).contains("others; it belongs to uid 0, gid 5"));
+    }
+}

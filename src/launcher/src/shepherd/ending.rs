@@ -1,0 +1,92 @@
+//! Ending what runs under a consent that has been taken back.
+//!
+//! The consent is gone before the folders are looked at, and a shepherd makes its folder before it reads consent and
+//! reads it again before it forks: a job is either seen here, or refused there.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use deputy_core::ids::{JobId, OsUid};
+use deputy_core::message::{JobCommand, encode};
+use deputy_core::names::{AccountName, ApplicationName};
+
+use super::folder;
+use super::watch::{Adoption, adopt, has_shepherd};
+use crate::paths::JOBS;
+
+/// The time between TERM and KILL.
+const GRACE_MS: u32 = 10_000;
+
+/// For how long shepherds that are busy with PAM are asked again; whoever waits for the answer waits longer.
+const PATIENCE: Duration = Duration::from_secs(12);
+
+/// What came of one look at a job's folder.
+enum Told {
+    /// Its shepherd will end it.
+    Ending,
+    /// It is not of this consent, or it is over.
+    NotMeant,
+    /// It cannot be told yet.
+    Later,
+}
+
+/// Ends every job that runs for this account as this OS account: how many were told, and how many could not be.
+pub fn end_all(application: &ApplicationName, account: &AccountName, uid: OsUid) -> (u32, u32) {
+    let end = Instant::now() + PATIENCE;
+    let mut open: Vec<JobId> = fs::read_dir(JOBS).into_iter().flatten().flatten().filter_map(job).collect();
+    let mut ending = 0;
+    loop {
+        open.retain(|job| match tell(job, application, account, uid) {
+            Told::Ending => {
+                ending += 1;
+                tracing::info!(event = "job_ends_with_its_consent", job = %job, account = %account);
+                false
+            }
+            Told::NotMeant => false,
+            Told::Later => true,
+        });
+        if open.is_empty() || Instant::now() >= end {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for job in &open {
+        tracing::error!(event = "job_not_ended", job = %job, account = %account);
+    }
+    (ending, u32::try_from(open.len()).unwrap_or(u32::MAX))
+}
+
+fn job(entry: fs::DirEntry) -> Option<JobId> {
+    entry.file_name().to_str()?.parse().ok()
+}
+
+fn tell(job: &JobId, application: &ApplicationName, account: &AccountName, uid: OsUid) -> Told {
+    match folder::identity(job) {
+        Some(identity) => {
+            let meant = identity.application == *application
+                && identity.account == *account
+                && identity.os_account.uid == uid;
+            if !meant || folder::outcome(job).is_some() {
+                return Told::NotMeant;
+            }
+        }
+        // It is being decided about, or it was refused.
+        None if folder::outcome(job).is_some() || !has_shepherd(job) => return Told::NotMeant,
+        None => return Told::Later,
+    }
+    cancel(job)
+}
+
+fn cancel(job: &JobId) -> Told {
+    let Ok((ours, theirs)) = deputy_wire::pair() else { return Told::Later };
+    match adopt(job, &theirs) {
+        Adoption::Adopted => {}
+        Adoption::NoShepherd => return Told::NotMeant,
+        Adoption::Failed => return Told::Later,
+    }
+    let command = JobCommand::Cancel { grace_ms: GRACE_MS };
+    match encode(&command).map(|packet| deputy_wire::send(&ours, &packet, &[])) {
+        Ok(Ok(())) => Told::Ending,
+        _ => Told::Later,
+    }
+}

@@ -1,0 +1,128 @@
+//! How long refused logins take, by reason: an account that is not there, a wrong password, an account that was put out
+//! of use, and one without a password. What they take must not tell which it was.
+//!
+//! Runs as root inside the sandbox, as `tests/suite/run.sh` makes one:
+//!
+//! ```text
+//! cargo build -p deputy-suite --bin deputy-refusal-times
+//! tests/suite/run.sh target/debug/deputy-refusal-times [TRIES]
+//! ```
+//!
+//! Prints the distribution of each reason in milliseconds, and between each two the largest distance of their
+//! distributions (0: the same, 1: apart) beside what chance alone exceeds once in twenty times.
+#![forbid(unsafe_code)]
+
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use deputy_suite::client::{Client, on_bus, options};
+use deputy_suite::machine::{install_application, run, wait_until};
+use deputy_suite::{deputyctl, need_the_sandbox};
+use futures_util::stream::{self, StreamExt as _};
+
+/// The reasons, by the account that is tried.
+const REASONS: [(&str, &str); 4] =
+    [("unknown", "nobody"), ("wrong", "present"), ("deactivated", "gone"), ("no password", "bare")];
+
+const TRIES: usize = 200;
+
+/// How many tries are under way at once.
+const AT_ONCE: usize = 16;
+
+const PASSWORD: &str = "violet harbour seven kites";
+
+fn main() {
+    need_the_sandbox();
+    let tries = std::env::args().nth(1).map_or(TRIES, |text| text.parse().expect("a number of tries"));
+    prepare();
+    let mut times = on_bus("keeper", async |client| {
+        // One reason after the other and around again, so that whatever changes meanwhile changes for all.
+        let jobs = (0..tries * REASONS.len()).map(|number| {
+            let client = client.clone();
+            async move {
+                let reason = number % REASONS.len();
+                (reason, attempt(&client, REASONS[reason].1, number).await)
+            }
+        });
+        let measured: Vec<(usize, Duration)> = stream::iter(jobs).buffer_unordered(AT_ONCE).collect().await;
+        let of = |reason| measured.iter().filter(move |(of, _)| *of == reason).map(|(_, time)| *time);
+        (0..REASONS.len()).map(|reason| of(reason).collect::<Vec<_>>()).collect::<Vec<_>>()
+    });
+    println!("{:<12} {:>8} {:>8} {:>8} {:>8} {:>8}  ms", "reason", "least", "10 %", "median", "90 %", "most");
+    for ((reason, _), times) in REASONS.iter().zip(&mut times) {
+        times.sort_unstable();
+        let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1e3;
+        let [least, low, median, high, most] = [0, 10, 50, 90, 100].map(at);
+        println!("{reason:<12} {least:>8.1} {low:>8.1} {median:>8.1} {high:>8.1} {most:>8.1}");
+    }
+    println!();
+    for (first, (name, _)) in REASONS.iter().enumerate() {
+        for (second, (other, _)) in REASONS.iter().enumerate().skip(first + 1) {
+            let (distance, chance) = compare(&times[first], &times[second]);
+            println!("{name} and {other}: distance {distance:.3}, by chance up to {chance:.3}");
+        }
+    }
+}
+
+fn prepare() {
+    run("useradd", &["--system", "--user-group", "--shell", "/usr/sbin/nologin", "keeper"]);
+    let text = "service_user = \"keeper\"\nauthentication = [\"password\"]\n";
+    install_application("keeper", text);
+    wait_until("the application is known", || {
+        deputyctl("keeper", &["account", "list", "keeper"]).status == 0
+    });
+    let root = |arguments: &[&str]| {
+        let output = deputyctl("root", arguments);
+        assert_eq!(output.status, 0, "{arguments:?}: {}", output.stderr);
+    };
+    for name in ["present", "gone", "bare"] {
+        root(&["account", "add", "keeper", name]);
+    }
+    for name in ["present", "gone"] {
+        on_bus("root", async |client| {
+            let body = (name, pipe(PASSWORD), options(&[("application", "keeper")]));
+            client.call::<_, ()>("Accounts.SetPassword", &body).await.expect("the password is set");
+        });
+    }
+    root(&["account", "deactivate", "keeper", "gone"]);
+}
+
+/// One refused login; the right password for all but the one whose password is there.
+async fn attempt(client: &Client, account: &str, number: usize) -> Duration {
+    let password = if account == "present" { "another harbour seven kites" } else { PASSWORD };
+    // From an origin of its own: no try waits for an earlier one.
+    let origin = format!("try {number}");
+    let body = (account, pipe(password), options(&[("origin", &origin)]));
+    let begun = Instant::now();
+    let refused = client.call::<_, (zbus::OwnedObjectPath,)>("Authentication.Password", &body).await;
+    let took = begun.elapsed();
+    assert_eq!(refused.expect_err("a refusal").code(), "AuthenticationFailed", "{account}");
+    took
+}
+
+fn pipe(password: &str) -> zbus::OwnedFd {
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    writer.write_all(password.as_bytes()).expect("the password");
+    OwnedFd::from(reader).into()
+}
+
+/// The largest distance between the distributions of two sorted samples (Kolmogorov and Smirnov), and the one that
+/// two samples of the same distribution exceed once in twenty times.
+fn compare(one: &[Duration], other: &[Duration]) -> (f64, f64) {
+    let below = |times: &[Duration], bound: Duration| {
+        ratio(times.partition_point(|time| *time <= bound), times.len())
+    };
+    let distance = one
+        .iter()
+        .chain(other)
+        .map(|&bound| (below(one, bound) - below(other, bound)).abs())
+        .fold(0.0, f64::max);
+    let (one, other) = (one.len(), other.len());
+    (distance, 1.358 * (ratio(one + other, one * other)).sqrt())
+}
+
+#[allow(clippy::cast_precision_loss, reason = "numbers of tries are small")]
+fn ratio(part: usize, whole: usize) -> f64 {
+    part as f64 / whole as f64
+}

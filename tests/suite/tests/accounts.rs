@@ -1,0 +1,606 @@
+//! Who may do what to which account: every step by every sort of caller, through the real D-Bus and the real polkit.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::sync::{Barrier, Once};
+use std::{fs, io::Write as _};
+
+use deputy_suite::client::{Client, Dictionary, Failed, Options, on_bus, options, text};
+use deputy_suite::machine::{add_person, add_service_user, install_application, wait_until};
+use deputy_suite::{as_user, deputyctl, need_the_sandbox};
+use zbus::Variant;
+
+/// An application whose word is enough, and one whose word is not.
+const ROLES: &str = r#"
+service_user = "rolesportal"
+trust = "application"
+act_for = true
+act_for_seconds = 60
+[kinds.batch]
+commands = ["*"]
+[roles.helper]
+permissions = ["manage_accounts", "run_jobs", "use_files"]
+[roles.support]
+permissions = ["act_for", "run_jobs", "use_files"]
+"#;
+const STRICT: &str = "service_user = \"strictportal\"\n[kinds.batch]\ncommands = [\"*\"]\n";
+
+/// Whom a site's rule lets manage and see accounts without a question.
+const RULE: &str = r#"
+polkit.addRule(function(action, subject) {
+    if (subject.user == "warden" && ["org.deputy.Deputy1.manage-accounts", "org.deputy.Deputy1.view"].indexOf(action.id) >= 0)
+        return polkit.Result.YES;
+});
+"#;
+
+/// The accounts that act, each with its role, and its role in a group.
+const ACTORS: [(&str, &str, Option<(&str, &str)>); 6] = [
+    ("super", "superuser", None),
+    ("admin", "administrator", None),
+    ("helper", "helper", None),
+    ("head", "user", Some(("lab", "administrator"))),
+    ("otherhead", "user", Some(("otherlab", "administrator"))),
+    ("viewer", "viewer", None),
+];
+
+static PREPARED: Once = Once::new();
+
+fn prepare() {
+    need_the_sandbox();
+    PREPARED.call_once(|| {
+        for user in ["rolesportal", "strictportal"] {
+            add_service_user(user);
+        }
+        add_person("warden", "warden", &[]);
+        let rules = "/etc/polkit-1/rules.d/10-deputy-suite.rules";
+        fs::create_dir_all("/etc/polkit-1/rules.d").expect("polkit's folder");
+        fs::File::create(rules).expect("a rule").write_all(RULE.as_bytes()).expect("a rule");
+        install_application("roles", ROLES);
+        install_application("strict", STRICT);
+        // polkit watches its folder; how soon it sees the rule is its own affair.
+        wait_until("polkit knows the rule", || {
+            on_bus("warden", async |bus| accounts(&bus, &[("application", "roles")]).await.is_ok())
+        });
+        on_bus("rolesportal", async |bus| {
+            for group in ["lab", "otherlab"] {
+                ok(bus.call("Groups.Create", &(group, Options::new())).await);
+            }
+            for (name, role, in_group) in ACTORS {
+                ok(bus.call("Accounts.Create", &(name, options(&[("role", role)]))).await);
+                if let Some((group, role)) = in_group {
+                    ok(bus.call("Groups.Add", &(group, name, options(&[("role", role)]))).await);
+                }
+            }
+            ok(bus.call("Accounts.Register", &("pending", Options::new())).await);
+            ok(bus.call("Accounts.Create", &("gone", options(&[("role", "superuser")]))).await);
+            ok(bus.call("Accounts.Deactivate", &("gone", Options::new())).await);
+        });
+    });
+}
+
+fn ok(result: Result<(), Failed>) {
+    result.unwrap_or_else(|failed| panic!("{failed:?}"));
+}
+
+async fn accounts(bus: &Client, filter: &[(&'static str, &str)]) -> Result<Vec<String>, Failed> {
+    let (found, _): (Vec<Dictionary>, String) = bus.call("Accounts.List", &(options(filter),)).await?;
+    Ok(found.iter().filter_map(|record| text(record, "account")).collect())
+}
+
+async fn field(bus: &Client, account: &str, name: &str) -> Option<String> {
+    let body = (account, options(&[("application", "roles")]));
+    let record: Result<Dictionary, Failed> = bus.call("Accounts.Get", &body).await;
+    record.ok().and_then(|record| text(&record, name))
+}
+
+const STEPS: [&str; 8] =
+    ["Create", "Approve", "Reject", "Edit", "SetRole", "Deactivate", "Reactivate", "Delete"];
+
+/// Brings an account into the status from which the step starts.
+async fn ready(root: &Client, name: &str, step: &str) {
+    let mut of = options(&[("application", "roles")]);
+    // What is deleted must not be in a group any more.
+    if step != "Delete" {
+        of.insert("group", Variant::from("lab"));
+    }
+    let plain = || options(&[("application", "roles")]);
+    match step {
+        "Create" => {}
+        "Approve" | "Reject" => ok(root.call("Accounts.Register", &(name, of)).await),
+        _ => ok(root.call("Accounts.Create", &(name, of)).await),
+    }
+    if step == "Reactivate" {
+        ok(root.call("Accounts.Deactivate", &(name, plain())).await);
+    }
+}
+
+async fn take(bus: &Client, name: &str, step: &str, mut given: Options) -> Result<(), Failed> {
+    let method = format!("Accounts.{step}");
+    match step {
+        "Create" => {
+            given.insert("group", Variant::from("lab"));
+            bus.call(&method, &(name, given)).await
+        }
+        "Edit" => {
+            given.insert("first_name", Variant::from("Ada"));
+            bus.call(&method, &(name, given)).await
+        }
+        "Reject" => bus.call(&method, &(name, "no", given)).await,
+        "SetRole" => bus.call(&method, &(name, "viewer", given)).await,
+        _ => bus.call(&method, &(name, given)).await,
+    }
+}
+
+/// What an account shows after the step, where it was taken.
+fn taken(step: &str) -> (&'static str, Option<&'static str>) {
+    match step {
+        "Create" | "Approve" | "Reactivate" => ("status", Some("active")),
+        "Reject" => ("status", Some("rejected")),
+        "Edit" => ("first_name", Some("Ada")),
+        "SetRole" => ("role", Some("viewer")),
+        "Deactivate" => ("status", Some("deactivated")),
+        _ => ("status", None),
+    }
+}
+
+/// Who, as which user and on whose behalf, by what steps. `+`: done. P: PermissionMissing, A: AccountNotActive, N:
+/// NotFound, U: NotAuthorized, I: InvalidArgument.
+const TABLE: &str = "
+    who          user          Create Approve Reject Edit SetRole Deactivate Reactivate Delete
+    -            rolesportal   +      +       +      +    +       +          +          +
+    -            root          +      +       +      +    +       +          +          +
+    -            warden        +      +       +      +    +       +          +          +
+    super        rolesportal   +      +       +      +    +       +          +          +
+    admin        rolesportal   +      +       +      +    +       +          +          +
+    helper       rolesportal   +      +       +      +    P       +          +          +
+    head         rolesportal   +      +       +      +    P       +          +          P
+    otherhead    rolesportal   P      P       P      P    P       P          P          P
+    viewer       rolesportal   P      P       P      P    P       P          P          P
+    pending      rolesportal   A      A       A      A    A       A          A          A
+    gone         rolesportal   A      A       A      A    A       A          A          A
+    nobody       rolesportal   N      N       N      N    N       N          N          N
+    -            strictportal  N      N       N      N    N       N          N          N
+    super        strictportal  N      N       N      N    N       N          N          N
+    -            carol         U      U       U      U    U       U          U          U
+    super        root          I      I       I      I    I       I          I          I
+";
+
+fn code(letter: &str) -> &'static str {
+    match letter {
+        "P" => "PermissionMissing",
+        "A" => "AccountNotActive",
+        "N" => "NotFound",
+        "U" => "NotAuthorized",
+        "I" => "InvalidArgument",
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn every_step_by_every_sort_of_caller_is_as_the_table_says() {
+    prepare();
+    let rows = TABLE.trim().lines().skip(1);
+    for (number, row) in rows.enumerate() {
+        let cells: Vec<&str> = row.split_whitespace().collect();
+        let (who, user) = (cells[0], cells[1]);
+        for (step, expected) in STEPS.iter().zip(&cells[2..]) {
+            let name = format!("t{number}-{}", step.to_lowercase());
+            on_bus("root", async |root| ready(&root, &name, step).await);
+            let (field_name, after) = taken(step);
+            let before = on_bus("root", async |root| field(&root, &name, field_name).await);
+            let result = on_bus(user, async |bus| {
+                let mut given = options(&[("application", "roles")]);
+                if who != "-" {
+                    given.insert("by", Variant::from(who.to_owned()));
+                }
+                take(&bus, &name, step, given).await
+            });
+            let now = on_bus("root", async |root| field(&root, &name, field_name).await);
+            if *expected == "+" {
+                assert_eq!(result, Ok(()), "{who} as {user}: {step}");
+                assert_eq!(now.as_deref(), after, "{who} as {user}: {step}");
+            } else {
+                let failed = result.expect_err(&format!("{who} as {user}: {step}"));
+                assert_eq!(failed.code(), code(expected), "{who} as {user}: {step}");
+                assert_eq!(now, before, "{who} as {user}: {step} was refused and changed something");
+            }
+        }
+    }
+}
+
+#[test]
+fn from_the_wrong_status_nobody_takes_a_step() {
+    prepare();
+    on_bus("root", async |root| {
+        let plain = || options(&[("application", "roles")]);
+        for status in ["pending", "active", "rejected", "deactivated"] {
+            for step in STEPS {
+                let allowed = match step {
+                    "Approve" | "Reject" => status == "pending",
+                    "Deactivate" => status == "active",
+                    "Reactivate" => status == "deactivated",
+                    "Edit" | "SetRole" => status != "rejected",
+                    "Create" => false,
+                    _ => true,
+                };
+                if allowed {
+                    continue;
+                }
+                let name = format!("w-{status}-{}", step.to_lowercase());
+                match status {
+                    "pending" | "rejected" => {
+                        ok(root.call("Accounts.Register", &(name.as_str(), plain())).await);
+                    }
+                    _ => ok(root.call("Accounts.Create", &(name.as_str(), plain())).await),
+                }
+                match status {
+                    "rejected" => ok(root.call("Accounts.Reject", &(name.as_str(), "no", plain())).await),
+                    "deactivated" => ok(root.call("Accounts.Deactivate", &(name.as_str(), plain())).await),
+                    _ => {}
+                }
+                let refused = take(&root, &name, step, plain()).await.expect_err(&name);
+                assert_eq!(refused.code(), "Conflict", "{name}");
+                assert_eq!(field(&root, &name, "status").await.as_deref(), Some(status), "{name}");
+            }
+        }
+        // Who was rejected may ask again.
+        ok(root.call("Accounts.Register", &("w-again", plain())).await);
+        ok(root.call("Accounts.Reject", &("w-again", "unknown", plain())).await);
+        assert_eq!(field(&root, "w-again", "reason").await.as_deref(), Some("unknown"));
+        ok(root.call("Accounts.Register", &("w-again", plain())).await);
+        assert_eq!(field(&root, "w-again", "status").await.as_deref(), Some("pending"));
+    });
+}
+
+#[test]
+fn nobody_gives_or_manages_what_he_does_not_have() {
+    prepare();
+    on_bus("rolesportal", async |bus| {
+        for name in ["n-user", "n-super", "n-admin"] {
+            ok(bus.call("Accounts.Create", &(name, options(&[("group", "lab")]))).await);
+        }
+        ok(bus.call("Accounts.SetRole", &("n-super", "superuser", Options::new())).await);
+        ok(bus.call("Accounts.SetRole", &("n-admin", "administrator", Options::new())).await);
+        let set = async |by: &str, whom: &str, role: &str, group: &str| {
+            let mut given = options(&[("by", by)]);
+            if !group.is_empty() {
+                given.insert("group", Variant::from(group.to_owned()));
+            }
+            bus.call::<_, ()>("Accounts.SetRole", &(whom, role, given)).await
+        };
+        let refused = [
+            set("admin", "n-user", "superuser", "").await,
+            set("admin", "n-super", "user", "").await,
+            set("admin", "n-user", "support", "").await,
+            set("super", "n-user", "support", "").await,
+            set("helper", "n-user", "administrator", "").await,
+            set("head", "n-user", "superuser", "lab").await,
+            set("head", "n-super", "", "lab").await,
+            set("head", "n-user", "administrator", "").await,
+            set("admin", "admin", "superuser", "").await,
+            bus.call("Accounts.Deactivate", &("n-super", options(&[("by", "admin")]))).await,
+            bus.call("Accounts.Deactivate", &("n-admin", options(&[("by", "helper")]))).await,
+            bus.call("Accounts.Create", &("n-new", options(&[("by", "helper"), ("role", "viewer")]))).await,
+            bus.call("Accounts.Create", &("n-new", options(&[("by", "head")]))).await,
+            bus.call("Groups.Create", &("n-lab", options(&[("by", "head")]))).await,
+            bus.call("Groups.Delete", &("lab", options(&[("by", "head")]))).await,
+            // Else a laboratory's head would get power over anybody by taking him in.
+            bus.call("Groups.Add", &("lab", "viewer", options(&[("by", "head")]))).await,
+            bus.call("Groups.Remove", &("lab", "n-super", options(&[("by", "head")]))).await,
+        ];
+        for (number, result) in refused.into_iter().enumerate() {
+            assert_eq!(
+                result.expect_err(&format!("number {number}")).code(),
+                "PermissionMissing",
+                "{number}"
+            );
+        }
+        assert_eq!(set("super", "n-user", "no-such-role", "").await.unwrap_err().code(), "InvalidArgument");
+        assert_eq!(
+            accounts(&bus, &[("group", "lab"), ("by", "otherhead")]).await.unwrap_err().code(),
+            "PermissionMissing"
+        );
+        // What they have they give.
+        ok(set("head", "n-user", "administrator", "lab").await);
+        ok(set("head", "n-user", "", "lab").await);
+        ok(set("super", "n-user", "superuser", "").await);
+        ok(bus.call("Groups.Remove", &("lab", "n-admin", options(&[("by", "head")]))).await);
+        assert!(
+            accounts(&bus, &[("group", "lab"), ("by", "head")]).await.unwrap().contains(&"n-user".into())
+        );
+        // Everybody changes what is known of himself, and nothing else.
+        let own = options(&[("by", "viewer"), ("email", "v@example.org")]);
+        ok(bus.call("Accounts.Edit", &("viewer", own)).await);
+        let own: Result<(), Failed> =
+            bus.call("Accounts.Deactivate", &("viewer", options(&[("by", "viewer")]))).await;
+        assert_eq!(own.unwrap_err().code(), "PermissionMissing");
+    });
+}
+
+#[test]
+fn an_application_whose_word_is_not_enough_changes_nothing_by_itself() {
+    prepare();
+    on_bus("strictportal", async |bus| {
+        for step in STEPS {
+            let failed = take(&bus, "anybody", step, Options::new()).await.unwrap_err();
+            assert_eq!(failed.code(), "ActingAccountRequired", "{step}");
+            let failed = take(&bus, "anybody", step, options(&[("by", "boss")])).await.unwrap_err();
+            assert_eq!(failed.code(), "SessionRequired", "{step}");
+        }
+        for (method, name) in [("Groups.Create", "g"), ("Groups.Delete", "g")] {
+            let failed: Result<(), Failed> = bus.call(method, &(name, Options::new())).await;
+            assert_eq!(failed.unwrap_err().code(), "ActingAccountRequired", "{method}");
+        }
+        ok(bus.call("Accounts.Register", &("asks", Options::new())).await);
+        assert_eq!(accounts(&bus, &[("status", "pending")]).await.unwrap(), ["asks"]);
+    });
+}
+
+#[test]
+fn the_administrator_of_one_application_has_no_power_in_another() {
+    prepare();
+    let root =
+        |account: &str| deputyctl("root", &["account", "add", "strict", account, "--role", "superuser"]);
+    assert_eq!(root("boss").status, 0);
+    let session: zbus::OwnedObjectPath = on_bus("rolesportal", async |bus| {
+        ok(bus.call("Accounts.Create", &("boss", options(&[("role", "superuser")]))).await);
+        bus.call("Authentication.Vouch", &("boss", Options::new())).await.unwrap()
+    });
+    // The session is good where it was made.
+    on_bus("rolesportal", async |bus| {
+        let by = options(&[("by", session.as_str())]);
+        ok(bus
+            .call(
+                "Accounts.Edit",
+                &("viewer", {
+                    let mut by = by;
+                    by.insert("last_name", "V".into());
+                    by
+                }),
+            )
+            .await);
+    });
+    // It is nothing to another application, and one of that name there is another one.
+    on_bus("strictportal", async |bus| {
+        for step in STEPS {
+            let by = options(&[("by", session.as_str())]);
+            assert_eq!(take(&bus, "boss", step, by).await.unwrap_err().code(), "NotFound", "{step}");
+        }
+        for application in ["roles", "no-such-application"] {
+            let failed = accounts(&bus, &[("application", application)]).await.unwrap_err();
+            assert_eq!(failed.code(), "NotFound", "{application}");
+        }
+    });
+    let other = deputyctl("strictportal", &["account", "list", "roles"]);
+    assert!(other.stderr.contains("NotFound"), "{}", other.stderr);
+}
+
+#[test]
+fn the_last_superuser_stays_whoever_asks() {
+    prepare();
+    add_service_user("lastportal");
+    install_application("last", "service_user = \"lastportal\"\ntrust = \"application\"\n");
+    on_bus("root", async |root| {
+        let of = || options(&[("application", "last")]);
+        let first = options(&[("application", "last"), ("role", "superuser")]);
+        ok(root.call("Accounts.Create", &("one", first)).await);
+        let refused: [Result<(), Failed>; 3] = [
+            root.call("Accounts.SetRole", &("one", "user", of())).await,
+            root.call("Accounts.Deactivate", &("one", of())).await,
+            root.call("Accounts.Delete", &("one", of())).await,
+        ];
+        for result in refused {
+            assert_eq!(result.unwrap_err().code(), "LastSuperuser");
+        }
+        ok(root.call("Accounts.Create", &("two", of())).await);
+        ok(root.call("Accounts.SetRole", &("two", "superuser", of())).await);
+        ok(root.call("Accounts.Delete", &("one", of())).await);
+    });
+}
+
+#[test]
+fn the_first_superuser_is_made_by_the_machines_administrator_alone_and_once() {
+    prepare();
+    add_service_user("freshportal");
+    install_application("fresh", "service_user = \"freshportal\"\nauthentication = [\"password\"]\n");
+    for (user, code) in [("freshportal", "NotAuthorized"), ("carol", "NotAuthorized")] {
+        let refused = deputyctl(user, &["setup", "fresh", "first"]);
+        assert!(refused.stderr.contains(code), "{user}: {}", refused.stderr);
+    }
+    // A password that is too easy leaves no account behind.
+    let weak = as_user("root", &["sh", "-c", "echo secret | deputyctl setup fresh first --answers-fd 0"]);
+    assert!(weak.stderr.contains("PasswordWeak"), "{}{}", weak.stdout, weak.stderr);
+    let race = || deputyctl("root", &["--json", "setup", "fresh", "first", "--email", "f@example.org"]);
+    let outputs = std::thread::scope(|scope| {
+        let both = [scope.spawn(race), scope.spawn(race)];
+        both.map(|one| one.join().unwrap())
+    });
+    let (won, lost): (Vec<_>, Vec<_>) = outputs.iter().partition(|output| output.status == 0);
+    assert_eq!((won.len(), lost.len()), (1, 1), "{outputs:?}");
+    assert!(lost[0].stderr.contains("Conflict"), "{}", lost[0].stderr);
+    let told: serde_json::Value = serde_json::from_str(&won[0].stdout).unwrap();
+    let password = told["password"].as_str().expect("a temporary password").to_owned();
+    let login = format!(
+        "printf '%s\\nQuieter-Harbour-Lantern-7\\n' '{password}' | deputyctl login fresh first --method password --answers-fd 0"
+    );
+    let login = as_user("freshportal", &["sh", "-c", &login]);
+    assert!(login.stdout.contains("/session/"), "{}{}", login.stdout, login.stderr);
+    // With its session the application's own administration begins.
+    let session = login.stdout.trim().to_owned();
+    let add = deputyctl("freshportal", &["account", "add", "fresh", "second", "--by", &session]);
+    assert_eq!(add.status, 0, "{}", add.stderr);
+    let without = deputyctl("freshportal", &["account", "add", "fresh", "third"]);
+    assert!(without.stderr.contains("ActingAccountRequired"), "{}", without.stderr);
+}
+
+#[test]
+fn of_two_conflicting_changes_one_wins_and_nothing_is_left_by_half() {
+    prepare();
+    const ROUNDS: usize = 200;
+    let barrier = Barrier::new(2);
+    let race = |step: &'static str| {
+        let barrier = &barrier;
+        move || {
+            on_bus("rolesportal", async |bus| {
+                let mut won = BTreeSet::new();
+                for round in 0..ROUNDS {
+                    let name = format!("r{round}");
+                    barrier.wait();
+                    match take(&bus, &name, step, Options::new()).await {
+                        Ok(()) => drop(won.insert(round)),
+                        Err(failed) => assert_eq!(failed.code(), "Conflict", "{step} {name}"),
+                    }
+                }
+                won
+            })
+        }
+    };
+    on_bus("rolesportal", async |bus| {
+        for round in 0..ROUNDS {
+            ok(bus.call("Accounts.Register", &(format!("r{round}"), Options::new())).await);
+        }
+    });
+    let (approved, rejected) = std::thread::scope(|scope| {
+        let (left, right) = (scope.spawn(race("Approve")), scope.spawn(race("Reject")));
+        (left.join().unwrap(), right.join().unwrap())
+    });
+    assert_eq!(approved.len() + rejected.len(), ROUNDS, "each has exactly one winner");
+    on_bus("root", async |root| {
+        for round in 0..ROUNDS {
+            let status = field(&root, &format!("r{round}"), "status").await;
+            let expected = match (approved.contains(&round), rejected.contains(&round)) {
+                (true, false) => "active",
+                (false, true) => "rejected",
+                both => panic!("round {round}: {both:?}"),
+            };
+            assert_eq!(status.as_deref(), Some(expected), "round {round}");
+            let reason = field(&root, &format!("r{round}"), "reason").await;
+            assert_eq!(reason.is_some(), expected == "rejected", "round {round}");
+        }
+    });
+}
+
+#[test]
+fn who_is_deactivated_has_no_session_and_opens_none() {
+    prepare();
+    on_bus("rolesportal", async |bus| {
+        ok(bus.call("Accounts.Create", &("leaver", Options::new())).await);
+        let session: zbus::OwnedObjectPath =
+            bus.call("Authentication.Vouch", &("leaver", Options::new())).await.unwrap();
+        let argv = vec![b"/bin/true".to_vec()];
+        ok(bus.call("Accounts.Deactivate", &("leaver", options(&[("reason", "left")]))).await);
+        let run = async |subject: &str| -> Failed {
+            bus.call::<_, zbus::OwnedObjectPath>("Jobs.Run", &(subject, argv.clone(), Options::new()))
+                .await
+                .unwrap_err()
+        };
+        assert_eq!(run("leaver").await.code(), "AccountNotActive");
+        assert_eq!(run(session.as_str()).await.code(), "NotFound");
+        let vouched: Result<zbus::OwnedObjectPath, Failed> =
+            bus.call("Authentication.Vouch", &("leaver", Options::new())).await;
+        assert_eq!(vouched.unwrap_err().code(), "AccountNotActive");
+        ok(bus.call("Accounts.Reactivate", &("leaver", Options::new())).await);
+        assert_eq!(run(session.as_str()).await.code(), "NotFound");
+        assert_eq!(run("leaver").await.code(), "NotLinked");
+        // A viewer looks, and runs nothing.
+        ok(bus.call("Accounts.SetRole", &("leaver", "viewer", Options::new())).await);
+        assert_eq!(run("leaver").await.code(), "PermissionMissing");
+    });
+}
+
+#[test]
+fn acting_for_another_account_needs_the_role_a_reason_and_lasts_a_while() {
+    prepare();
+    on_bus("rolesportal", async |bus| {
+        ok(bus.call("Accounts.Create", &("supporter", options(&[("role", "support")]))).await);
+        ok(bus.call("Accounts.Create", &("customer", Options::new())).await);
+        let act = async |whom: &str, reason: &str, by: &str| {
+            let given = if by.is_empty() { Options::new() } else { options(&[("by", by)]) };
+            bus.call::<_, zbus::OwnedObjectPath>("Accounts.ActFor", &(whom, reason, given)).await
+        };
+        for (whom, reason, by, expected) in [
+            ("customer", "ticket", "", "ActingAccountRequired"),
+            ("customer", "ticket", "super", "PermissionMissing"),
+            ("customer", " ", "supporter", "InvalidArgument"),
+            ("supporter", "ticket", "supporter", "InvalidArgument"),
+            ("admin", "ticket", "supporter", "PermissionMissing"),
+            ("pending", "ticket", "supporter", "AccountNotActive"),
+            ("nobody", "ticket", "supporter", "NotFound"),
+        ] {
+            assert_eq!(act(whom, reason, by).await.unwrap_err().code(), expected, "{whom} {by}");
+        }
+        let session = act("customer", "ticket 12", "supporter").await.unwrap();
+        // It administers nothing.
+        let administers: Result<(), Failed> = bus
+            .call("Accounts.Edit", &("customer", options(&[("by", session.as_str()), ("email", "x")])))
+            .await;
+        assert_eq!(administers.unwrap_err().code(), "PermissionMissing");
+        let argv = vec![b"/bin/true".to_vec()];
+        let run = async || -> Failed {
+            bus.call::<_, zbus::OwnedObjectPath>(
+                "Jobs.Run",
+                &(session.as_str(), argv.clone(), Options::new()),
+            )
+            .await
+            .unwrap_err()
+        };
+        assert_eq!(run().await.code(), "NotLinked");
+        // It ends with either account.
+        ok(bus.call("Accounts.Deactivate", &("supporter", Options::new())).await);
+        assert_eq!(run().await.code(), "NotFound");
+    });
+}
+
+#[test]
+fn the_command_line_has_all_of_it() {
+    prepare();
+    let run = |arguments: &[&str], status: i32| -> String {
+        let output = deputyctl("rolesportal", arguments);
+        assert_eq!(output.status, status, "{arguments:?}: {}{}", output.stdout, output.stderr);
+        format!("{}{}", output.stdout, output.stderr)
+    };
+    run(&["group", "create", "roles", "cli-lab", "--description", "by hand"], 0);
+    let file = "/tmp/deputy-suite-accounts.csv";
+    fs::write(
+        file,
+        "account,email,group\ncli-a,a@example.org,cli-lab\ncli-b,,\n../x,,\ncli-c,,no-such-group\n",
+    )
+    .unwrap();
+    let dry = run(&["account", "import", "roles", file, "--dry-run"], 1);
+    assert!(dry.contains("to be added") && dry.contains("refused"), "{dry}");
+    run(&["account", "show", "roles", "cli-a"], 125);
+    run(&["account", "import", "roles", file], 1);
+    let again = run(&["account", "import", "roles", file], 1);
+    assert!(again.contains("there already") && !again.contains("added\n"), "{again}");
+    assert!(run(&["account", "list", "roles", "--group", "cli-lab"], 0).contains("cli-a"));
+    let text = run(&["account", "list", "roles", "--text", "A@EXAMPLE"], 0);
+    assert!(text.contains("cli-a") && !text.contains("cli-b"), "{text}");
+    assert_eq!(run(&["account", "list", "roles", "--unused-days", "30", "--text", "cli-"], 0), "none\n");
+    run(&["role", "set", "roles", "cli-a", "helper"], 0);
+    run(&["role", "set", "roles", "cli-a", "administrator", "--group", "cli-lab"], 0);
+    assert!(run(&["group", "members", "roles", "cli-lab"], 0).contains("administrator"));
+    run(&["role", "take", "roles", "cli-a", "--group", "cli-lab"], 0);
+    assert!(run(&["role", "list", "roles"], 0).contains("manage_accounts run_jobs use_files"));
+    run(&["account", "register", "roles", "cli-d"], 0);
+    assert!(
+        run(&["account", "list", "roles", "--status", "pending", "--sort", "created", "--desc"], 0)
+            .contains("cli-d")
+    );
+    run(&["account", "reject", "roles", "cli-d", "--reason", "unknown"], 0);
+    run(&["account", "register", "roles", "cli-d"], 0);
+    run(&["account", "approve", "roles", "cli-d", "--by", "admin"], 0);
+    run(&["account", "edit", "roles", "cli-d", "--email", "d@example.org"], 0);
+    run(&["account", "deactivate", "roles", "cli-d", "--reason", "left", "--cancel-jobs"], 0);
+    assert!(run(&["account", "show", "roles", "cli-d"], 0).contains("left"));
+    run(&["account", "reactivate", "roles", "cli-d"], 0);
+    assert!(run(&["account", "remains", "roles", "cli-a"], 1).contains("cli-lab"));
+    assert!(run(&["account", "delete", "roles", "cli-a", "--yes"], 125).contains("NotEmpty"));
+    assert!(run(&["group", "delete", "roles", "cli-lab", "--yes"], 125).contains("NotEmpty"));
+    run(&["group", "remove", "roles", "cli-lab", "cli-a"], 0);
+    run(&["account", "remains", "roles", "cli-a"], 0);
+    run(&["account", "delete", "roles", "cli-a", "--yes"], 0);
+    run(&["group", "delete", "roles", "cli-lab", "--yes"], 0);
+    assert!(!run(&["group", "list", "roles"], 0).contains("cli-lab"));
+    let acting = run(&["account", "act-for", "roles", "cli-b", "--by", "viewer", "--reason", "x"], 125);
+    assert!(acting.contains("PermissionMissing"), "{acting}");
+}

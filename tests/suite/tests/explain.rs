@@ -1,0 +1,141 @@
+//! `Explain` says what `Run` does: over a table of cases, and without a trace.
+#![forbid(unsafe_code)]
+
+use std::fs;
+
+use deputy_suite::machine::{CONSENT, add_person, add_service_user, change_person, install_application};
+use deputy_suite::requests::{consents_of, grant_in};
+use deputy_suite::{Output, as_user, deputyctl, need_the_sandbox};
+
+fn ok(user: &str, arguments: &[&str]) -> String {
+    let output = deputyctl(user, arguments);
+    assert_eq!(output.status, 0, "{arguments:?}: {}{}", output.stdout, output.stderr);
+    output.stdout
+}
+
+/// What `run` came to: `allowed`, or the code of the refusal.
+fn outcome(run: &Output) -> String {
+    match run.stderr.strip_prefix("deputyctl: ").and_then(|rest| rest.split(':').next()) {
+        Some(code) if run.status == 125 => code.to_owned(),
+        _ => "allowed".to_owned(),
+    }
+}
+
+fn explained(application: &str, words: &[&str]) -> serde_json::Value {
+    let user = format!("svc-{application}");
+    let output = deputyctl(&user, &[&["--json", "explain", application], words].concat());
+    let answer: serde_json::Value =
+        serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", output.stderr));
+    assert_eq!(output.status, i32::from(answer["allowed"] != true), "{answer}");
+    answer
+}
+
+#[test]
+fn it_agrees_with_a_run_over_a_table_of_cases() {
+    need_the_sandbox();
+    add_person("explained", "x", &["lab1"]);
+    add_person("gone-stale", "x", &["lab1"]);
+    add_service_user("svc-plain");
+    install_application(
+        "plain",
+        "service_user = \"svc-plain\"\ntrust = \"application\"\nenvironment = [\"APP_*\"]\n\
+         [os_accounts]\ndeny_users = [\"denied\"]\n[link]\nshared = true\n\
+         [kinds.batch]\ncommands = [\"*\"]\n[kinds.strict]\ncommands = [\"/usr/bin/id -u\"]\n",
+    );
+    for account in ["linked", "unlinked", "stale", "waiting", "revoked", "member", "off"] {
+        ok("svc-plain", &["account", "add", "plain", account]);
+    }
+    for (account, os_user) in
+        [("linked", "explained"), ("stale", "gone-stale"), ("revoked", "explained"), ("off", "explained")]
+    {
+        grant_in("plain", account, os_user);
+        ok("svc-plain", &["link", "request", "plain", account, os_user]);
+    }
+    ok("svc-plain", &["link", "request", "plain", "waiting", "explained"]);
+    ok("svc-plain", &["project", "create", "plain", "linked", "own"]);
+    change_person("usermod", &["--uid", "4343", "gone-stale"]);
+    ok("explained", &["--yes", "consent", "revoke", "plain", "revoked"]);
+    ok("svc-plain", &["--yes", "account", "deactivate", "plain", "off", "--reason", "left"]);
+
+    for (account, options, command, expected) in [
+        ("linked", &[][..], &["/usr/bin/id", "-u"][..], "allowed"),
+        ("linked", &["--kind", "strict"], &["/usr/bin/id", "-u"], "allowed"),
+        ("linked", &["--kind", "strict"], &["/usr/bin/id", "-g"], "CommandNotAllowed"),
+        ("linked", &["--kind", "absent"], &["/usr/bin/id"], "KindNotAllowed"),
+        ("linked", &[], &["bin/id"], "InvalidArgument"),
+        ("linked", &["--project", "linked/own"], &["/usr/bin/id"], "allowed"),
+        ("unlinked", &["--project", "linked/own"], &["/usr/bin/id"], "NotFound"),
+        ("unlinked", &[], &["/usr/bin/id"], "NotLinked"),
+        ("waiting", &[], &["/usr/bin/id"], "NoConsent"),
+        ("stale", &[], &["/usr/bin/id"], "LinkStale"),
+        ("revoked", &[], &["/usr/bin/id"], "NoConsent"),
+        ("off", &[], &["/usr/bin/id"], "AccountNotActive"),
+        ("absent", &[], &["/usr/bin/id"], "NotFound"),
+    ] {
+        let before = fs::read_dir("/var/lib/deputy/jobs").expect("the jobs").count();
+        let explained = explained("plain", &[&[account], options, &["--"], command].concat());
+        let said = if explained["allowed"] == true { "allowed" } else { explained["code"].as_str().unwrap() };
+        assert_eq!(said, expected, "{account} {options:?} {command:?}: {explained}");
+        assert!(!explained["rule"].as_str().unwrap_or_default().is_empty(), "{explained}");
+        assert!(
+            fs::read_dir("/var/lib/deputy/jobs").expect("the jobs").count() <= before,
+            "nothing was started"
+        );
+        let run = ["run", "--app", "plain", "--account", account];
+        let run = deputyctl("svc-plain", &[&run[..], options, &["--"], command].concat());
+        assert_eq!(outcome(&run), expected, "{account} {options:?} {command:?}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn it_writes_no_consent_that_a_run_would_write() {
+    need_the_sandbox();
+    add_service_user("svc-byrule");
+    install_application(
+        "byrule",
+        "service_user = \"svc-byrule\"\ntrust = \"application\"\n[link]\nrule = \"{account}\"\n\
+         [kinds.batch]\ncommands = [\"*\"]\n",
+    );
+    ok("svc-byrule", &["account", "add", "byrule", "carol"]);
+    ok("svc-byrule", &["link", "request", "byrule", "carol", "carol"]);
+    // The link wrote it at once; without it the rule gives it again at the next use.
+    for entry in fs::read_dir(CONSENT).expect("the consents").flatten() {
+        let text = fs::read_to_string(entry.path()).unwrap_or_default();
+        if text.contains("byrule") {
+            fs::remove_file(entry.path()).expect("a record of the test's own");
+        }
+    }
+    assert_eq!(explained("byrule", &["carol", "--", "/usr/bin/id"])["allowed"], true);
+    assert!(consents_of("carol").iter().all(|consent| consent.application.as_str() != "byrule"));
+    ok("svc-byrule", &["run", "--app", "byrule", "--account", "carol", "--", "true"]);
+    assert_eq!(consents_of("carol").iter().filter(|c| c.application.as_str() == "byrule").count(), 1);
+}
+
+#[test]
+fn nobody_is_told_about_another_application_and_nobody_without_end() {
+    need_the_sandbox();
+    ok("portal", &["account", "add", "demo", "asked-about"]);
+    let ask = |user: &str, application: &str| {
+        let output = deputyctl(user, &["explain", application, "asked-about", "--", "/usr/bin/id"]);
+        (output.status, output.stdout, output.stderr)
+    };
+    let foreign = ask("otherportal", "demo");
+    assert_eq!(foreign, ask("otherportal", "no-such-application"));
+    assert!(foreign.2.contains("NotFound"), "{foreign:?}");
+    assert!(ask("carol", "demo").2.contains("NotAuthorized"));
+    // One client asks faster than it earns: some are refused, and the refusal says why.
+    let script = r#"
+import dbus
+manager = dbus.Interface(dbus.SystemBus().get_object("org.deputy.Deputy1", "/org/deputy/Deputy1"), "org.deputy.Deputy1.Manager")
+names = set()
+for _ in range(500):
+    try:
+        manager.Explain(dbus.Dictionary({"account": "asked-about"}, signature="sv"))
+        names.add("answer")
+    except dbus.DBusException as error:
+        names.add(error.get_dbus_name())
+print(sorted(names))
+"#;
+    let python = as_user("portal", &["/usr/bin/python3", "-c", script]);
+    assert_eq!(python.stdout, "['answer', 'org.deputy.Deputy1.Error.Busy']\n", "{}", python.stderr);
+}
