@@ -225,7 +225,9 @@ fn power_over(
     own: bool,
     about: &About,
 ) -> Result<(), Denial> {
-    let Some(account) = about.account.as_ref().filter(|_| !own && !matches!(needs, Needs::Read(_) | Needs::ReadOrOwn(_))) else {
+    let Some(account) =
+        about.account.as_ref().filter(|_| !own && !matches!(needs, Needs::Read(_) | Needs::ReadOrOwn(_)))
+    else {
         return Ok(());
     };
     let Some(target) = call.daemon.store.account(&registered.name, account)? else { return Ok(()) };
