@@ -122,7 +122,7 @@ pub fn decide(call: &Call, registered: &Registered, about: &mut About) -> Result
     let needs = call.method.needs;
     let Some(by) = about.by.clone() else {
         let itself = match needs {
-            Needs::Nothing | Needs::Read(_) => true,
+            Needs::Nothing | Needs::Read(_) | Needs::ReadOrOwn(_) => true,
             Needs::Change(_) | Needs::ChangeWhole(_) | Needs::ChangeOrOwn(_) => {
                 registered.policy.trust == Trust::Application
             }
@@ -132,6 +132,7 @@ pub fn decide(call: &Call, registered: &Registered, about: &mut About) -> Result
     let permission = match needs {
         Needs::Nothing => return Err(Denial::invalid("nobody acts on behalf of an account in this method")),
         Needs::Read(permission)
+        | Needs::ReadOrOwn(permission)
         | Needs::Change(permission)
         | Needs::ChangeWhole(permission)
         | Needs::ChangeOrOwn(permission) => permission,
@@ -144,7 +145,7 @@ pub fn decide(call: &Call, registered: &Registered, about: &mut About) -> Result
     let own = about.account.as_ref() == Some(&account.name);
     let power = |role: Role, rule: String| Power { rule, application: registered.name.clone(), role };
     let in_application = registered.policy.roles.of(&account.role);
-    if own && matches!(needs, Needs::ChangeOrOwn(_)) {
+    if own && matches!(needs, Needs::ReadOrOwn(_) | Needs::ChangeOrOwn(_)) {
         return Ok(Some(power(in_application, format!("{}: its own account", account.name))));
     }
     let mut refusal = lacks(&registered.name, permission);
@@ -224,7 +225,9 @@ fn power_over(
     own: bool,
     about: &About,
 ) -> Result<(), Denial> {
-    let Some(account) = about.account.as_ref().filter(|_| !own && !matches!(needs, Needs::Read(_))) else {
+    let Some(account) =
+        about.account.as_ref().filter(|_| !own && !matches!(needs, Needs::Read(_) | Needs::ReadOrOwn(_)))
+    else {
         return Ok(());
     };
     let Some(target) = call.daemon.store.account(&registered.name, account)? else { return Ok(()) };

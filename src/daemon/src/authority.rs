@@ -276,8 +276,7 @@ impl Call {
             return Ok(grant);
         }
         if about.by.is_some() {
-            return Err(Denial::invalid("the option by is for an application, about its own accounts")
-                .remedy("leave it out: the caller acts in his own name"));
+            return Err(by_is_for_applications());
         }
         let action = match self.method.authority {
             Authority::Public => return self.authorize_public(),
@@ -344,6 +343,23 @@ impl Call {
         Ok((self.grant(Ground::Administrator, snapshot, application, rule), found))
     }
 
+    /// Decides on whose behalf an application calls about one thing of its own, which was looked up already.
+    pub fn act(&self, grant: &mut Grant, mut about: About) -> Result<(), Denial> {
+        let own = match &grant.application {
+            Some(own) if grant.ground == Ground::Application => Arc::clone(own),
+            _ if about.by.is_some() => return Err(by_is_for_applications()),
+            _ => return Ok(()),
+        };
+        let power = acting::decide(self, &own, &mut about)?;
+        self.note(&about);
+        grant.actor.by = about.acting;
+        if let Some(power) = &power {
+            grant.actor.rule = Some(power.rule.clone());
+        }
+        grant.power = power;
+        Ok(())
+    }
+
     /// Asks polkit too, where the application's file says so. It may take minutes: what the call is about has to be
     /// looked up again afterwards.
     pub async fn ask_too(&self, grant: &mut Grant, about: About) -> Result<(), Denial> {
@@ -403,6 +419,11 @@ impl Call {
         };
         Grant { ground, snapshot, application, actor, power: None, pending }
     }
+}
+
+fn by_is_for_applications() -> Denial {
+    Denial::invalid("the option by is for an application, about its own accounts")
+        .remedy("leave it out: the caller acts in his own name")
 }
 
 fn name_the_application() -> Denial {

@@ -7,8 +7,8 @@ use std::sync::Barrier;
 use deputy_core::account::{Status, Step};
 use deputy_core::{GroupName, SessionId};
 use deputyd::store::{
-    Account, AccountFilter, AccountSort, Acting, Actor, Authentication, Change, PageRequest, Store,
-    StoreError, Timestamp, rebuild,
+    Account, AccountFilter, AccountSort, Acting, Actor, Authentication, Change, JobFilter, PageRequest,
+    Scope, Store, StoreError, Timestamp, rebuild,
 };
 use store_common::{
     Dice, account, activate, actor, application, create, directories, ended, open, options, queue,
@@ -192,11 +192,11 @@ fn an_account_is_deleted_only_when_nothing_remains() {
     assert!(matches!(group_gone, Err(StoreError::NotEmpty { .. })), "{group_gone:?}");
     let ways = [
         ended(5, 0),
-        Change::LinkRemoved { application: demo.clone(), account: ann.clone(), jobs_ended: 0 },
         Change::SessionClosed {
             id: store.sessions(&demo, Some(&ann), &PageRequest::default()).unwrap().items[0].id.clone(),
             reason: "closed".to_owned(),
         },
+        Change::LinkRemoved { application: demo.clone(), account: ann.clone(), jobs_ended: 0 },
         member(false),
     ];
     for way in ways {
@@ -210,6 +210,10 @@ fn an_account_is_deleted_only_when_nothing_remains() {
     // Another one of that name has nothing of the first.
     commit(&store, create("demo", "ann")).unwrap();
     assert!(store.sessions(&demo, Some(&ann), &PageRequest::default()).unwrap().items.is_empty());
+    let jobs =
+        |scope: Scope| store.jobs(&scope, &JobFilter::default(), &PageRequest::default()).unwrap().items;
+    assert!(jobs(Scope::Account(demo.clone(), ann.clone())).is_empty());
+    assert_eq!(jobs(Scope::Application(demo.clone())).len(), 1);
     commit(&store, Change::GroupDeleted { application: demo, group: group("lab") }).unwrap();
 }
 

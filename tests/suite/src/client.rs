@@ -71,9 +71,18 @@ impl Client {
         B: Serialize + DynamicType,
         R: DeserializeOwned + Type,
     {
+        self.call_at(ROOT, method, body).await
+    }
+
+    /// Calls a method of a job or session.
+    pub async fn call_at<B, R>(&self, path: &str, method: &str, body: &B) -> Result<R, Failed>
+    where
+        B: Serialize + DynamicType,
+        R: DeserializeOwned + Type,
+    {
         let (interface, member) = method.split_once('.').expect("Interface.Method");
         let interface = format!("{SERVICE}.{interface}");
-        let called = self.0.call_method(Some(SERVICE), ROOT, Some(interface.as_str()), member, body).await;
+        let called = self.0.call_method(Some(SERVICE), path, Some(interface.as_str()), member, body).await;
         match called {
             Ok(reply) => Ok(reply.body().deserialize().expect("an answer of its type")),
             Err(zbus::Error::MethodError(name, ..)) => match name.strip_prefix(ERRORS) {

@@ -9,6 +9,7 @@ pub mod client;
 pub mod fake;
 pub mod line;
 pub mod machine;
+pub mod memory;
 pub mod people;
 pub mod requests;
 pub mod talk;

@@ -509,6 +509,68 @@ fn who_is_deactivated_has_no_session_and_opens_none() {
 }
 
 #[test]
+fn others_jobs_are_seen_and_ended_by_those_who_may() {
+    prepare();
+    for arguments in [
+        &["account", "add", "roles", "worker", "--group", "lab"][..],
+        &["consent", "grant", "roles", "worker", "alice"],
+        &["link", "request", "roles", "worker", "alice"],
+        &["account", "add", "roles", "bystander"],
+    ] {
+        let output = deputyctl("root", arguments);
+        assert_eq!(output.status, 0, "{arguments:?}: {}", output.stderr);
+    }
+    on_bus("rolesportal", async |bus| {
+        let start = async || -> zbus::OwnedObjectPath {
+            let argv: Vec<Vec<u8>> = [&b"/bin/sleep"[..], b"1000"].map(Vec::from).to_vec();
+            bus.call("Jobs.Run", &("worker", argv, Options::new())).await.expect("a job")
+        };
+        let listed = async |by: &str| -> Result<usize, Failed> {
+            let given = options(&[("by", by), ("account", "worker")]);
+            let (found, _): (Vec<Dictionary>, String) = bus.call("Jobs.List", &(given,)).await?;
+            let open = |job: &&Dictionary| {
+                text(job, "state").is_some_and(|state| ["queued", "running"].contains(&state.as_str()))
+            };
+            Ok(found.iter().filter(open).count())
+        };
+        let job = start().await;
+        for by in ["worker", "viewer", "head", "admin"] {
+            assert_eq!(listed(by).await, Ok(1), "{by}");
+        }
+        for by in ["bystander", "otherhead", "helper"] {
+            assert_eq!(listed(by).await.unwrap_err().code(), "PermissionMissing", "{by}");
+        }
+        let cancel = async |job: &str, by: &str| -> Result<(), Failed> {
+            bus.call_at(job, "Job.Cancel", &(options(&[("by", by)]),)).await
+        };
+        for by in ["bystander", "otherhead", "viewer"] {
+            assert_eq!(cancel(job.as_str(), by).await.unwrap_err().code(), "PermissionMissing", "{by}");
+        }
+        assert_eq!(listed("worker").await, Ok(1));
+        ok(cancel(job.as_str(), "head").await);
+        let ended = async || {
+            for _ in 0..1000 {
+                if listed("admin").await == Ok(0) {
+                    return;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+            panic!("the job does not end");
+        };
+        ended().await;
+        // Whoever is put out of use keeps his jobs, unless it is said that they end too.
+        start().await;
+        ok(bus.call("Accounts.Deactivate", &("worker", Options::new())).await);
+        assert_eq!(listed("admin").await, Ok(1));
+        ok(bus.call("Accounts.Reactivate", &("worker", Options::new())).await);
+        let mut with_jobs = options(&[("by", "admin")]);
+        with_jobs.insert("cancel_jobs", Variant::from(true));
+        ok(bus.call("Accounts.Deactivate", &("worker", with_jobs)).await);
+        ended().await;
+    });
+}
+
+#[test]
 fn acting_for_another_account_needs_the_role_a_reason_and_lasts_a_while() {
     prepare();
     on_bus("rolesportal", async |bus| {

@@ -99,6 +99,8 @@ enum Forged<'a> {
         argv: Vec<Vec<u8>>,
         directory: Option<Vec<u8>>,
         environment: Vec<Vec<u8>>,
+        umask: Option<u32>,
+        os_group: Option<String>,
     },
 }
 
@@ -112,6 +114,8 @@ fn forged<'a>(application: &'a str, name: &'a str, uid: u32, gid: u32) -> Forged
         argv: vec![b"id".to_vec(), b"-u".to_vec()],
         directory: None,
         environment: Vec::new(),
+        umask: None,
+        os_group: None,
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use deputy_suite::client::{on_bus, options};
 use deputy_suite::machine::{install_application, run, service_pid, signal, wait_until};
+use deputy_suite::memory::memory_contains;
 use deputy_suite::people::command_as;
 use deputy_suite::{Output, as_user, deputyctl, need_the_sandbox};
 use futures_util::future::join_all;
@@ -234,4 +235,20 @@ fn a_password_is_not_on_the_bus_nor_in_logs_nor_in_the_ledger() {
         assert_eq!(hash, file == "/var/lib/deputy/secrets/passwords", "{file}");
     }
     assert!(has(&fs::read(traffic).expect("the traffic"), "whispering"), "the monitor saw the calls");
+}
+
+#[test]
+fn a_password_that_was_compared_is_wiped() {
+    let _alone = alone();
+    let password = "umbrella quartz ninety ferns";
+    account("fleeting", password);
+    // What looked at the strength of the new one keeps copies of it; this is about what every login does.
+    kill_deputyd();
+    for _ in 0..3 {
+        ok(&log_in("fleeting", &[password]));
+        assert_eq!(refused(&log_in("fleeting", &["umbrella quartz ninety crows"])), "AuthenticationFailed");
+    }
+    let pid = service_pid("deputyd").to_string();
+    assert!(!memory_contains(&pid, password), "deputyd still has the right password");
+    assert!(!memory_contains(&pid, "umbrella quartz ninety crows"), "deputyd still has the wrong password");
 }

@@ -172,7 +172,9 @@ pub fn authority(method: &Method) -> String {
         Needs::Nothing => None,
         Needs::Read(permission) | Needs::Change(permission) => Some((permission, "")),
         Needs::ChangeWhole(permission) => Some((permission, " in the whole application")),
-        Needs::ChangeOrOwn(permission) => Some((permission, ", or its own account")),
+        Needs::ReadOrOwn(permission) | Needs::ChangeOrOwn(permission) => {
+            Some((permission, ", or what is its own"))
+        }
     };
     if let Some((permission, how)) = permission {
         let _ = write!(words, "; acting account {permission}{how}");

@@ -40,6 +40,8 @@ pub enum Needs {
     Nothing,
     /// This permission. Without `by` the application reads for itself.
     Read(Permission),
+    /// The same, but an account may always do it with what is its own.
+    ReadOrOwn(Permission),
     /// This permission. Without `by` only an application whose word is enough.
     Change(Permission),
     /// The same, in the whole application: a role in a group is not enough.
@@ -401,8 +403,9 @@ methods! {
     Jobs.Run(subject, argv, options) -> (job)
         by Application, asks PolkitQuestion::Run, Action::Run => jobs::run::run;
     /// The jobs, newest first: of the application, or those that ran as the caller's own OS account. Options:
-    /// application (s), account (s), state (s), kind (s), cursor (s), limit (u).
-    Jobs.List(options) -> (jobs, next) by OwnerOrApplicationOrAdministrator(View) => jobs::calls::list;
+    /// application (s), by (s), account (s), state (s), kind (s), cursor (s), limit (u).
+    Jobs.List(options) -> (jobs, next) by OwnerOrApplicationOrAdministrator(View),
+        needs Needs::ReadOrOwn(Permission::ViewJobs) => jobs::calls::list;
 
     /// The job: id, path, application, account, os_user, uid, gid, kind, argv, state (queued, running, done, lost,
     /// abandoned), times and, when it is done, how it ended and what it used.
@@ -410,8 +413,9 @@ methods! {
     /// A pipe with one line of JSON for each state of the job, beginning with the present one; end of file follows
     /// the last. A reader that does not read loses lines, never the end of file.
     Job.Watch() -> (pipe) by OwnerOrApplicationOrAdministrator(View) => jobs::calls::watch;
-    /// Ends the job: TERM to all its processes, and KILL after the grace. Options: grace_ms (u, default 10000).
-    Job.Cancel(options) -> () by OwnerOrApplicationOrAdministrator(ManageJobs) => jobs::calls::cancel;
+    /// Ends the job: TERM to all its processes, and KILL after the grace. Options: by (s), grace_ms (u, default 10000).
+    Job.Cancel(options) -> () by OwnerOrApplicationOrAdministrator(ManageJobs),
+        needs Needs::ReadOrOwn(Permission::ManageJobs) => jobs::calls::cancel;
     /// Sends a signal to the job's first process.
     Job.Signal(signal) -> () by OwnerOrApplicationOrAdministrator(ManageJobs) => jobs::calls::signal;
 }

@@ -71,8 +71,9 @@ pub async fn watch(call: Call, (): ()) -> Result<Granted<(zbus::OwnedFd,)>, Deni
 /// `Job.Cancel`.
 pub async fn cancel(call: Call, (mut options,): (Options,)) -> Result<Granted<()>, Denial> {
     let grace_ms = options.number("grace_ms")?.unwrap_or(DEFAULT_GRACE_MS).min(MAX_GRACE_MS);
+    let by = options.by()?;
     options.finish()?;
-    command(call, JobCommand::Cancel { grace_ms }).await
+    command(call, JobCommand::Cancel { grace_ms }, by).await
 }
 
 /// `Job.Signal`.
@@ -80,11 +81,14 @@ pub async fn signal(call: Call, (signal,): (i32,)) -> Result<Granted<()>, Denial
     if !(1..=MAX_SIGNAL).contains(&signal) {
         return Err(Denial::invalid(format!("a signal has a number from 1 to {MAX_SIGNAL}")));
     }
-    command(call, JobCommand::Signal { signal }).await
+    command(call, JobCommand::Signal { signal }, None).await
 }
 
-async fn command(call: Call, command: JobCommand) -> Result<Granted<()>, Denial> {
-    let (grant, job) = of_call(&call).await?;
+async fn command(call: Call, command: JobCommand, by: Option<String>) -> Result<Granted<()>, Denial> {
+    let (mut grant, job) = of_call(&call).await?;
+    let about = About::application(Some(job.application.clone())).account(&job.account);
+    call.act(&mut grant, about.os_user(Some(&job.os.name)).by(by))?;
+    // Whoever has an actor may change something.
     let actor = grant.actor()?;
     let live = call.daemon.tracker.get(&job.id).ok_or_else(ended)?;
     if !live.job().state.is_open() {
@@ -112,6 +116,7 @@ pub async fn list(call: Call, (mut options,): (Options,)) -> Result<Granted<(Vec
     let account: Option<AccountName> = options.name("account")?;
     let state = options.text("state")?;
     let kind = options.name("kind")?;
+    let by = options.by()?;
     let request = page(options.page()?);
     options.finish()?;
     let states = match state.as_deref() {
@@ -122,7 +127,8 @@ pub async fn list(call: Call, (mut options,): (Options,)) -> Result<Granted<(Vec
                 .to_owned(),
         ],
     };
-    let grant = call.authorize_any(About::application(application)).await?;
+    let about = About { account: account.clone(), ..About::application(application).by(by) };
+    let grant = call.authorize_any(about).await?;
     let scope = if grant.ground == Ground::Owner {
         OsUid::new(call.caller.uid).map(Scope::OsUid)
     } else {

@@ -8,6 +8,7 @@ pub use accounts::{AccountFilter, AccountSort};
 
 use super::Store;
 use super::change::Entry;
+use super::clock::Timestamp;
 use super::error::StoreError;
 use super::ledger::Walk;
 use super::page::{Cursor, MAX_ROWS, Page, PageRequest};
@@ -163,10 +164,18 @@ impl Store {
             Scope::Account(application, account) => keys::jobs_of_account(application, account),
             Scope::OsUid(uid) => keys::jobs_of_uid(*uid),
         };
+        // Jobs of an account that was deleted are not those of another one of its name.
+        let since = match scope {
+            Scope::Account(application, account) => self.account(application, account)?,
+            _ => None,
+        };
+        let since = since.map_or(Timestamp(0), |account| account.created);
         self.page(&prefix, true, page, |_, id| {
             let job: Option<Job> = self.inner.view.record(&[b"J", id].concat())?;
             Ok(job.filter(|job| {
-                (filter.states.is_empty() || filter.states.iter().any(|state| state == job.state.as_str()))
+                job.queued >= since
+                    && (filter.states.is_empty()
+                        || filter.states.iter().any(|state| state == job.state.as_str()))
                     && filter.kind.as_ref().is_none_or(|kind| *kind == job.kind)
             }))
         })
