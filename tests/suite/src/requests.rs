@@ -4,7 +4,8 @@ use deputy_core::Code;
 use deputy_core::consent::Consent;
 use deputy_core::job::OsIdentity;
 use deputy_core::message::{
-    Asking, ConsentRequest, LauncherReply, LauncherRequest, LinkState, OwnerReply, RunRequest, WithdrawRequest,
+    Asking, ConsentRequest, LauncherReply, LauncherRequest, LinkState, OwnerReply, RunRequest,
+    WithdrawRequest,
 };
 use deputy_core::names::{AccountName, ApplicationName};
 

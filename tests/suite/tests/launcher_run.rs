@@ -188,8 +188,12 @@ fn system_accounts_service_users_and_privileged_people_are_never_targets() {
         ("dave", Code::OsAccountPrivileged),
     ] {
         let codes = findings("demo", user);
-        assert!(codes.contains(&deputy_core::finding::Finding::from(deputy_core::Denial::new(reason, "", "")).code),
-            "{user}: {codes:?}");
+        assert!(
+            codes.contains(
+                &deputy_core::finding::Finding::from(deputy_core::Denial::new(reason, "", "")).code
+            ),
+            "{user}: {codes:?}"
+        );
     }
     assert_eq!(code_with_consent("demo", &identity("dave")), Some(Code::OsAccountPrivileged));
     assert_eq!(code_with_consent("other", &identity("bob")), Some(Code::OsAccountNotInGroup));
@@ -246,7 +250,9 @@ fn install_tools() {
     fs::create_dir_all(folder).unwrap();
     fs::create_dir_all("/srv/tools/scripts").unwrap();
     fs::create_dir_all("/home/alice/bin").unwrap();
-    for place in ["/srv/tools/bin/id", "/srv/tools/bin/sub/id", "/home/alice/bin/id", "/srv/tools/bin/groupid"] {
+    for place in
+        ["/srv/tools/bin/id", "/srv/tools/bin/sub/id", "/home/alice/bin/id", "/srv/tools/bin/groupid"]
+    {
         fs::copy("/usr/bin/id", place).unwrap();
     }
     for place in ["/srv/tools/scripts/roots.txt", "/srv/tools/scripts/hers.txt"] {
@@ -296,7 +302,9 @@ fn nothing_outside_the_kinds_commands_runs() {
     ] {
         assert_eq!(run(None, argv).code(), Some(Code::CommandNotAllowed), "{argv:?}");
     }
-    for argv in [&[][..], &[""], &["bin/id"], &["./id"], &["../id"], &["/srv/tools/bin/id\0"], &["/bin/id", "a\0b"]] {
+    for argv in
+        [&[][..], &[""], &["bin/id"], &["./id"], &["../id"], &["/srv/tools/bin/id\0"], &["/bin/id", "a\0b"]]
+    {
         assert_eq!(run(Some("open"), argv).code(), Some(Code::InvalidArgument), "{argv:?}");
     }
     assert_eq!(run(Some("nothing-of-the-kind"), &["/srv/tools/bin/id"]).code(), Some(Code::KindNotAllowed));

@@ -69,8 +69,6 @@ fn in_project(project: &Project, account: &AccountName) -> Result<OsIdentity, De
             "the account may look at this project, but run no jobs in it",
         )
         .remedy("its owner shares it: deputyctl project share APP OWNER/NAME ACCOUNT write")),
-        Some(ProjectAccess::Write) => {
-            project.identity(account).cloned().ok_or_else(links::not_linked)
-        }
+        Some(ProjectAccess::Write) => project.identity(account).cloned().ok_or_else(links::not_linked),
     }
 }

@@ -57,7 +57,8 @@ fn rows(given: Vec<BTreeMap<String, OwnedVariant>>) -> Result<Vec<Row>, Denial> 
     let mut rows = Vec::with_capacity(given.len());
     for (number, mut row) in (1..).zip(given) {
         let mut text = |key: &str| -> Result<String, Denial> {
-            let value = row.remove(key).ok_or_else(|| Denial::invalid(format!("row {number} has no {key}")))?;
+            let value =
+                row.remove(key).ok_or_else(|| Denial::invalid(format!("row {number} has no {key}")))?;
             String::try_from(zbus::Variant::from(value))
                 .map_err(|_| Denial::invalid(format!("row {number}: {key} is not a text")))
         };

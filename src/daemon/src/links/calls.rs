@@ -3,7 +3,9 @@
 use deputy_core::message::{
     Asking, ExamineRequest, LauncherReply, LauncherRequest, LinkState as Asked, WithdrawRequest,
 };
-use deputy_core::{AccountName, ApplicationName, Code, Denial, Finding, FindingCode, OsUid, OsUserName, Severity};
+use deputy_core::{
+    AccountName, ApplicationName, Code, Denial, Finding, FindingCode, OsUid, OsUserName, Severity,
+};
 
 use super::{ask, learn, may_link, record, refreshed};
 use crate::accounts::page;
@@ -21,8 +23,10 @@ pub async fn check(
 ) -> Result<Granted<(Vec<Record>,)>, Denial> {
     let account: AccountName = parse("account", &account)?;
     let os_user: OsUserName = parse("os_user", &os_user)?;
-    let about =
-        About::application(options.application()?).account(&account).os_user(Some(&os_user)).by(options.by()?);
+    let about = About::application(options.application()?)
+        .account(&account)
+        .os_user(Some(&os_user))
+        .by(options.by()?);
     options.finish()?;
     let grant = call.authorize(about).await?;
     let application = grant.application()?.name.clone();
@@ -51,9 +55,8 @@ pub async fn found(
         os_user: os_user.clone(),
         pinned: link.as_ref().map(|link| link.os.clone()),
     });
-    let more = match daemon.launcher.ask(&request, &[], ANSWER).await? {
-        LauncherReply::Findings(more) => more,
-        _ => return Err(LauncherError::Foreign.into()),
+    let LauncherReply::Findings(more) = daemon.launcher.ask(&request, &[], ANSWER).await? else {
+        return Err(LauncherError::Foreign.into());
     };
     if let Some(link) = link.filter(|link| link.state == LinkState::Active) {
         // A name that is gone or another's makes the link stale, whatever the consent says.
@@ -76,8 +79,10 @@ pub async fn request(
 ) -> Result<Granted<(String, String)>, Denial> {
     let account: AccountName = parse("account", &account)?;
     let os_user: OsUserName = parse("os_user", &os_user)?;
-    let mut about =
-        About::application(options.application()?).account(&account).os_user(Some(&os_user)).by(options.by()?);
+    let mut about = About::application(options.application()?)
+        .account(&account)
+        .os_user(Some(&os_user))
+        .by(options.by()?);
     let asking = if options.flag("renew")? { Asking::Renew } else { Asking::Link };
     let relink = options.flag("relink")?;
     options.finish()?;
@@ -98,7 +103,8 @@ pub async fn request(
     };
     if relink && let Some(old) = daemon.store.link(application, &account)?.filter(|old| old.os != os) {
         // The older consent stays: projects that pinned that identity go on with it.
-        let change = Change::LinkRemoved { application: old.application, account: old.account, jobs_ended: 0 };
+        let change =
+            Change::LinkRemoved { application: old.application, account: old.account, jobs_ended: 0 };
         daemon.store.commit(change, grant.actor()?).await?;
     }
     let link = record(daemon, grant.actor()?, application, &account, os, state).await?;
@@ -185,4 +191,3 @@ fn link_state(text: &str) -> Result<LinkState, Denial> {
         .find(|state| state.as_str() == text)
         .ok_or_else(|| Denial::invalid("a link's state is waiting, active, stale, expired or revoked"))
 }
-

@@ -30,11 +30,7 @@ fn umask(text: &str) -> Result<u32, Denial> {
 }
 
 /// Decides a call about one project that exists, by its owner, or by whoever may manage the owner's projects.
-async fn manage(
-    call: &Call,
-    options: &mut Options,
-    key: &ProjectKey,
-) -> Result<(Grant, Project), Denial> {
+async fn manage(call: &Call, options: &mut Options, key: &ProjectKey) -> Result<(Grant, Project), Denial> {
     let about = About::application(options.application()?).account(&key.owner).by(options.by()?);
     let grant = call.authorize(about).await?;
     let application = &grant.application()?.name;

@@ -13,7 +13,11 @@ use crate::store::{Page, PageRequest, Project, ProjectScope};
 
 /// For whom projects are shown: an account, which sees its own, those that are shared with it and public ones; or
 /// nobody in particular, which is all of them.
-fn viewer(call: &Call, registered: &Registered, subject: Option<String>) -> Result<Option<AccountName>, Denial> {
+fn viewer(
+    call: &Call,
+    registered: &Registered,
+    subject: Option<String>,
+) -> Result<Option<AccountName>, Denial> {
     subject.map(|subject| Ok(whose(call, registered, &subject)?.0)).transpose()
 }
 
@@ -80,9 +84,8 @@ fn shown(project: &Project, viewer: Option<&AccountName>) -> Record {
         .with("created", project.created.0)
         .with("changed", project.changed.0)
         .maybe("access", viewer.and_then(|account| project.access(account)).map(|a| a.as_str().to_owned()));
-    let has_a_part = |account: &&AccountName| {
-        **account == project.key.owner || project.members.contains_key(*account)
-    };
+    let has_a_part =
+        |account: &&AccountName| **account == project.key.owner || project.members.contains_key(*account);
     if viewer.is_some_and(|account| !has_a_part(&account)) {
         return record;
     }
