@@ -139,7 +139,10 @@ fn a_project_is_handed_over_and_deleted_only_when_nothing_of_it_runs() {
     wait_until("the job runs", || running("sleep 7301").len() == 1);
     assert_eq!(refused(&["--yes", "project", "delete", "demo", "leaver/work"]), "Conflict");
     assert_eq!(refused(&["--yes", "project", "hand-over", "demo", "leaver/work", "heir"]), "Conflict");
-    let jobs = json(&["job", "list", "demo", "--account", "leaver", "--state", "running"]);
+    // That it runs is recorded a moment after it does.
+    let listed = || json(&["job", "list", "demo", "--account", "leaver", "--state", "running"]);
+    wait_until("the start is recorded", || listed()[0]["id"].is_string());
+    let jobs = listed();
     ok(&["job", "cancel", jobs[0]["id"].as_str().expect("a running job"), "--grace", "1"]);
     assert_eq!(runs.join().unwrap(), 128 + 15);
     wait_until("the end is recorded", || json(&["project", "show", "demo", "leaver/work"])["open_jobs"] == 0);

@@ -121,7 +121,7 @@ pub struct ImportOptions {
     /// The application
     #[arg(value_name = "APP")]
     pub application: ApplicationName,
-    /// The list: account,os_user
+    /// The list of accounts and OS accounts
     #[arg(value_name = "FILE.csv", required_unless_present = "nextpyp")]
     pub file: Option<PathBuf>,
     /// A folder of nextPYP's setuid user-processors: the owner of each, for the account of the same name

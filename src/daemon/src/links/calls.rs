@@ -55,9 +55,8 @@ pub async fn found(
         os_user: os_user.clone(),
         pinned: link.as_ref().map(|link| link.os.clone()),
     });
-    let more = match daemon.launcher.ask(&request, &[], ANSWER).await? {
-        LauncherReply::Findings(more) => more,
-        _ => return Err(LauncherError::Foreign.into()),
+    let LauncherReply::Findings(more) = daemon.launcher.ask(&request, &[], ANSWER).await? else {
+        return Err(LauncherError::Foreign.into());
     };
     if let Some(link) = link.filter(|link| link.state == LinkState::Active) {
         // A name that is gone or another's makes the link stale, whatever the consent says.

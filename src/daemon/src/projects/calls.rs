@@ -114,12 +114,11 @@ pub async fn hand_over(
     let (grant, project) = manage(&call, &mut options, &key).await?;
     options.finish()?;
     // Where it has been a member, its OS account in this project stays the one that was pinned then.
-    let os = match project.members.get(&to).and_then(|member| member.os.clone()) {
-        Some(os) => os,
-        None => {
-            let link = call.daemon.store.link(&project.application, &to)?;
-            link.filter(|link| link.state == LinkState::Active).ok_or_else(links::not_linked)?.os
-        }
+    let os = if let Some(os) = project.members.get(&to).and_then(|member| member.os.clone()) {
+        os
+    } else {
+        let link = call.daemon.store.link(&project.application, &to)?;
+        link.filter(|link| link.state == LinkState::Active).ok_or_else(links::not_linked)?.os
     };
     let new = ProjectKey { owner: to.clone(), name: key.name.clone() };
     let event = ProjectEvent::HandedOver { to, os };
