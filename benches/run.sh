@@ -9,7 +9,7 @@ $cargo build --locked --release --quiet -p deputyd -p deputyctl -p deputy-launch
 cc -O2 -Wall -Wextra -o "$bin/deputy-bench-limit" benches/reference/limit.c -lpam
 
 # On the file system of the build, which is a real one: the records are put on it as on a server's.
-state=$(mktemp -d "$PWD/$bin/bench-state.XXXXXX")
+state=$(mktemp -d "$bin/bench-state.XXXXXX")
 trap 'rm -rf "$state"' EXIT
 "$bin/deputy-sandbox" --bin-dir "$bin" --state-dir "$state" --user service/portal: --user alice:wonder:lab1 \
     --application benches/bench.toml -- deputy-bench "$@"
