@@ -73,7 +73,14 @@ fn a_password_is_in_no_command_line_environment_or_log() {
     }
     let found = deputy_suite::as_user(
         "root",
-        &["grep", "-rlF", PASSWORD, "/var/lib/deputy/consent", "/var/lib/deputy/requests", "/run/deputy/tries"],
+        &[
+            "grep",
+            "-rlF",
+            PASSWORD,
+            "/var/lib/deputy/consent",
+            "/var/lib/deputy/requests",
+            "/run/deputy/tries",
+        ],
     );
     // Status 1 of grep: read everything, found nothing.
     assert_eq!((found.status, found.stdout.as_str()), (1, ""), "{}", found.stderr);
