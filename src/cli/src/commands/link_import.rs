@@ -156,7 +156,10 @@ fn owners(folder: &Path) -> Result<Vec<Row>, Failure> {
         match names {
             Some(row) if found.uid() != 0 && !rows.contains(&row) => rows.push(row),
             Some(_) => {
-                note(&format!("{}: root's, or one more of the same owner, left out", entry.path().display()))?
+                note(&format!(
+                    "{}: root's, or one more of the same owner, left out",
+                    entry.path().display()
+                ))?;
             }
             None => note(&format!(
                 "{}: uid {} has no name that an account can have, left out",
