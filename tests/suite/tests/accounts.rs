@@ -34,6 +34,7 @@ polkit.addRule(function(action, subject) {
 "#;
 
 /// The accounts that act, each with its role, and its role in a group.
+#[expect(clippy::type_complexity, reason = "one table, read in one place")]
 const ACTORS: [(&str, &str, Option<(&str, &str)>); 6] = [
     ("super", "superuser", None),
     ("admin", "administrator", None),
@@ -143,8 +144,8 @@ fn taken(step: &str) -> (&'static str, Option<&'static str>) {
     }
 }
 
-/// Who, as which user and on whose behalf, by what steps. `+`: done. P: PermissionMissing, A: AccountNotActive, N:
-/// NotFound, U: NotAuthorized, I: InvalidArgument.
+/// Who, as which user and on whose behalf, by what steps. `+`: done. P: `PermissionMissing`, A: `AccountNotActive`,
+/// N: `NotFound`, U: `NotAuthorized`, I: `InvalidArgument`.
 const TABLE: &str = "
     who          user          Create Approve Reject Edit SetRole Deactivate Reactivate Delete
     -            rolesportal   +      +       +      +    +       +          +          +
@@ -433,10 +434,12 @@ fn the_first_superuser_is_made_by_the_machines_administrator_alone_and_once() {
     assert!(without.stderr.contains("ActingAccountRequired"), "{}", without.stderr);
 }
 
+/// How many races are run.
+const ROUNDS: usize = 200;
+
 #[test]
 fn of_two_conflicting_changes_one_wins_and_nothing_is_left_by_half() {
     prepare();
-    const ROUNDS: usize = 200;
     let barrier = Barrier::new(2);
     let race = |step: &'static str| {
         let barrier = &barrier;
