@@ -110,6 +110,18 @@ fn words(command: JobCommand) -> String {
     }
 }
 
+/// The states in the store of jobs that may be in this state now: the store hears of a start or an end a moment later
+/// than those who watch.
+fn stored_states(shown: &str) -> Option<Vec<String>> {
+    let stored = stored_name(shown)?;
+    let earlier: &[&str] = match stored {
+        "queued" => &[],
+        "running" => &["queued"],
+        _ => &["queued", "running"],
+    };
+    Some([&[stored], earlier].concat().into_iter().map(str::to_owned).collect())
+}
+
 /// `Jobs.List`.
 pub async fn list(call: Call, (mut options,): (Options,)) -> Result<Granted<(Vec<Record>, String)>, Denial> {
     let application = options.application()?;
@@ -121,11 +133,8 @@ pub async fn list(call: Call, (mut options,): (Options,)) -> Result<Granted<(Vec
     options.finish()?;
     let states = match state.as_deref() {
         None => Vec::new(),
-        Some(state) => vec![
-            stored_name(state)
-                .ok_or_else(|| Denial::invalid("a job's state is queued, running, done, lost or abandoned"))?
-                .to_owned(),
-        ],
+        Some(state) => stored_states(state)
+            .ok_or_else(|| Denial::invalid("a job's state is queued, running, done, lost or abandoned"))?,
     };
     let about = About { account: account.clone(), ..About::application(application).by(by) };
     let grant = call.authorize_any(about).await?;

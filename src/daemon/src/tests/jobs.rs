@@ -179,6 +179,10 @@ async fn commands_reach_the_shepherd_of_the_job() {
     }));
     harness.linked(DEMO, "alice").await;
     let job = harness.run(DEMO, "alice", &["/bin/sleep", "9"]).await.unwrap();
+    // Before its start is in the store, which is a moment later.
+    for (state, count) in [("running", 1), ("queued", 0), ("done", 0)] {
+        assert_eq!(listed(&harness, state).await.len(), count, "{state}");
+    }
     assert_eq!(code(&harness.call_at(DEMO, &job, "Job.Signal", &(65,)).await), "InvalidArgument");
     ok(&harness.call_at(DEMO, &job, "Job.Signal", &(10,)).await);
     ok(&harness.call_at(DEMO, &job, "Job.Cancel", &(option("grace_ms", 5u32),)).await);
@@ -189,11 +193,19 @@ async fn commands_reach_the_shepherd_of_the_job() {
     let commands = entries.iter().filter(|entry| matches!(entry.change, Change::JobCommanded { .. }));
     assert!(commands.clone().all(|entry| entry.actor.caller_uid == DEMO));
     assert_eq!(commands.count(), 2);
-    let list = harness.call(DEMO, "Jobs.List", &(option("state", "done"),)).await;
-    let (jobs, _): (Vec<std::collections::BTreeMap<String, zbus::OwnedVariant>>, String) =
-        list.body().deserialize().unwrap();
+    let jobs = listed(&harness, "done").await;
     assert_eq!(jobs.len(), 1);
     assert_eq!(i32::try_from(&jobs[0]["status"]).unwrap(), 143);
+}
+
+/// The jobs that are listed in a state.
+async fn listed(
+    harness: &Harness,
+    state: &str,
+) -> Vec<std::collections::BTreeMap<String, zbus::OwnedVariant>> {
+    let list = harness.call(DEMO, "Jobs.List", &(option("state", state),)).await;
+    let (jobs, _): (Vec<_>, String) = list.body().deserialize().unwrap();
+    jobs
 }
 
 #[tokio::test(flavor = "multi_thread")]
