@@ -201,7 +201,7 @@ async fn commands_reach_the_shepherd_of_the_job() {
 /// The jobs that are listed in a state.
 async fn listed(
     harness: &Harness,
-    state: &str,
+    state: &'static str,
 ) -> Vec<std::collections::BTreeMap<String, zbus::OwnedVariant>> {
     let list = harness.call(DEMO, "Jobs.List", &(option("state", state),)).await;
     let (jobs, _): (Vec<_>, String) = list.body().deserialize().unwrap();
