@@ -82,7 +82,7 @@ const OF_THE_LIBRARY: u64 = 0b11 << 31;
 fn login() -> Value {
     let mut command = Command::new("bash");
     // Whoever logs in comes from a process that ignores neither; these tests may have been started in the background.
-    let from_init = ["env", "--default-signal=INT,QUIT", "runuser"];
+    let from_init = ["env", "--default-signal=INT,QUIT", "/usr/sbin/runuser"];
     command.args(["-c", ONLY_STDIO, "bash"]).args(from_init).args(["-l", "alice", "-c", PROBE]).env_clear();
     let mut report = report(command);
     let ignored = report["signals"]["SigIgn"].as_str().and_then(|set| u64::from_str_radix(set, 16).ok());
