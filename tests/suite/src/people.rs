@@ -38,3 +38,16 @@ pub fn run(mut command: Command) -> Output {
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Output { status, stdout: text(output.stdout), stderr: text(output.stderr) }
 }
+
+/// What a command of `deputyctl` printed, which has to have worked.
+pub fn ok(output: &Output) -> String {
+    assert_eq!(output.status, 0, "{}{}", output.stdout, output.stderr);
+    output.stdout.trim().to_owned()
+}
+
+/// The code with which a command of `deputyctl` was refused, which it has to have been.
+pub fn refused(output: &Output) -> String {
+    assert_eq!(output.status, 125, "{}{}", output.stdout, output.stderr);
+    let code = output.stderr.lines().find_map(|line| line.strip_prefix("deputyctl: "));
+    code.and_then(|line| line.split(':').next()).unwrap_or_default().to_owned()
+}

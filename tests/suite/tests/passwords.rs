@@ -12,7 +12,7 @@ use std::time::Duration;
 use deputy_suite::client::{on_bus, options};
 use deputy_suite::machine::{install_application, run, service_pid, signal, wait_until};
 use deputy_suite::memory::memory_contains;
-use deputy_suite::people::command_as;
+use deputy_suite::people::{command_as, ok, refused};
 use deputy_suite::{Output, as_user, deputyctl, need_the_sandbox};
 use futures_util::future::join_all;
 
@@ -59,18 +59,6 @@ fn answering(user: &str, arguments: &[&str], answers: &[&str]) -> Output {
     let status = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Output { status, stdout: text(output.stdout), stderr: text(output.stderr) }
-}
-
-fn ok(output: &Output) -> String {
-    assert_eq!(output.status, 0, "{}{}", output.stdout, output.stderr);
-    output.stdout.trim().to_owned()
-}
-
-/// The code with which a command was refused.
-fn refused(output: &Output) -> String {
-    assert_eq!(output.status, 125, "{}{}", output.stdout, output.stderr);
-    let code = output.stderr.lines().find_map(|line| line.strip_prefix("deputyctl: "));
-    code.and_then(|line| line.split(':').next()).unwrap_or_default().to_owned()
 }
 
 fn account(name: &str, password: &str) {

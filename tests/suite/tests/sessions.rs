@@ -8,22 +8,11 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use deputy_suite::machine::{add_person, change_person, install_application, run, wait_until};
-use deputy_suite::people::command_as;
-use deputy_suite::{Output, as_user, deputyctl, need_the_sandbox};
+use deputy_suite::people::{command_as, ok, refused};
+use deputy_suite::{as_user, deputyctl, need_the_sandbox};
 
 /// A client that only speaks D-Bus and the documented frames.
 const CLIENT: &str = include_str!("../clients/login.py");
-
-fn ok(output: &Output) -> String {
-    assert_eq!(output.status, 0, "{}{}", output.stdout, output.stderr);
-    output.stdout.trim().to_owned()
-}
-
-fn refused(output: &Output) -> String {
-    assert_eq!(output.status, 125, "{}{}", output.stdout, output.stderr);
-    let code = output.stderr.lines().find_map(|line| line.strip_prefix("deputyctl: "));
-    code.and_then(|line| line.split(':').next()).unwrap_or_default().to_owned()
-}
 
 /// An application with a service user of its own.
 fn application(name: &str, more: &str) {
