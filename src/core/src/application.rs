@@ -7,8 +7,12 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::kind::{Kind, check_kinds};
+use crate::limits::ResourceLimits;
 use crate::names::{AccountName, KindName, OsGroupName, OsUserName, RoleName};
 use crate::pattern::{CommandRule, EnvironmentRule, PatternError};
+use crate::pool::PoolPolicy;
+use crate::queue::QueuePolicy;
 use crate::role::{OwnRole, Roles};
 use crate::toml_error;
 
@@ -217,24 +221,6 @@ pub struct Root {
     pub access: Access,
 }
 
-/// One kind of job.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Kind {
-    /// What may run; at least one rule has to match.
-    pub commands: Vec<CommandRule>,
-    /// Whether setuid programs are without effect in the job.
-    #[serde(default = "yes")]
-    pub no_new_privileges: bool,
-    /// Whose word is enough for jobs of this kind; absent: as for the application.
-    #[serde(default)]
-    pub trust: Option<Trust>,
-}
-
-fn yes() -> bool {
-    true
-}
-
 /// The PAM services of the application.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -243,11 +229,91 @@ pub struct PamServices {
     pub login: String,
     /// For jobs.
     pub job: String,
+    /// The services of other programs in which `pam_deputy.so` may let an account in as the OS account that it is
+    /// linked to.
+    pub logins: Vec<String>,
+    /// The services of other programs that only ask whether somebody is an account, and open no login.
+    pub accounts_only: Vec<String>,
 }
 
 impl Default for PamServices {
     fn default() -> Self {
-        Self { login: "deputy-login".into(), job: "deputy-job".into() }
+        Self {
+            login: "deputy-login".into(),
+            job: "deputy-job".into(),
+            logins: Vec::new(),
+            accounts_only: Vec::new(),
+        }
+    }
+}
+
+/// What a service of another program may do with the accounts of an application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PamUse {
+    /// Let them in as OS accounts.
+    Login,
+    /// Know who they are.
+    AccountOnly,
+}
+
+/// Services that always give a login: listed as asking for accounts only, they would let in whoever is called like an
+/// OS account. The list is there to find mistakes; it need not be complete.
+const LOGIN_SERVICES: [&str; 20] = [
+    "cockpit",
+    "cron",
+    "gdm-password",
+    "kdm",
+    "lightdm",
+    "login",
+    "polkit-1",
+    "remote",
+    "rsh",
+    "rstudio",
+    "runuser",
+    "runuser-l",
+    "sddm",
+    "sshd",
+    "su",
+    "su-l",
+    "sudo",
+    "sudo-i",
+    "systemd-user",
+    "xrdp-sesman",
+];
+
+impl PamServices {
+    /// For what the application's file lists a service of another program; `None` if it does not.
+    pub fn use_of(&self, service: &str) -> Option<PamUse> {
+        let lists = |list: &[String]| list.iter().any(|one| one == service);
+        match (lists(&self.logins), lists(&self.accounts_only)) {
+            (true, false) => Some(PamUse::Login),
+            (false, true) => Some(PamUse::AccountOnly),
+            // Both: the file is refused; nobody gets here.
+            _ => None,
+        }
+    }
+
+    fn check(&self) -> Result<(), ApplicationError> {
+        let own = [&self.login, &self.job];
+        for service in own.into_iter().chain(&self.logins).chain(&self.accounts_only) {
+            if service.is_empty() || !service.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+            {
+                return Err(ApplicationError::Meaning(
+                    "a PAM service is named with letters, digits, - and _",
+                ));
+            }
+        }
+        if self.logins.iter().any(|service| self.accounts_only.contains(service)) {
+            return Err(ApplicationError::Meaning(
+                "a PAM service is in pam.logins or in pam.accounts_only, not in both",
+            ));
+        }
+        if self.accounts_only.iter().any(|service| LOGIN_SERVICES.contains(&service.as_str())) {
+            return Err(ApplicationError::Meaning(
+                "pam.accounts_only has a service that gives a login as an OS account: that is for pam.logins",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -276,17 +342,23 @@ pub struct Application {
     pub roots: Vec<Root>,
     /// What it may run.
     pub kinds: BTreeMap<KindName, Kind>,
+    /// Ceilings of each job, for kinds that set none of their own.
+    pub limits: ResourceLimits,
+    /// How much of the machine its jobs may have at once.
+    pub queue: QueuePolicy,
     /// What its accounts may do.
     pub roles: Roles,
     /// Which variables a request may set.
     pub environment: Vec<EnvironmentRule>,
     /// Its PAM services.
     pub pam: PamServices,
+    /// Whether its accounts are leased OS accounts.
+    pub pool: PoolPolicy,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+pub(crate) struct File {
     service_user: Option<OsUserName>,
     service_uid: Option<u32>,
     #[serde(default)]
@@ -309,6 +381,10 @@ struct File {
     #[serde(default)]
     kinds: BTreeMap<KindName, Kind>,
     #[serde(default)]
+    limits: ResourceLimits,
+    #[serde(default)]
+    queue: QueuePolicy,
+    #[serde(default)]
     roles: BTreeMap<RoleName, OwnRole>,
     #[serde(default)]
     act_for: bool,
@@ -317,6 +393,8 @@ struct File {
     environment: Vec<EnvironmentRule>,
     #[serde(default)]
     pam: PamServices,
+    #[serde(default)]
+    pool: PoolPolicy,
 }
 
 impl Application {
@@ -347,17 +425,12 @@ impl Application {
         if file.sessions.idle_seconds == Some(0) || file.sessions.lifetime_seconds == Some(0) {
             return Err(ApplicationError::Meaning("a session lives for a second at least"));
         }
+        check_kinds(&file.kinds)?;
+        file.queue.check()?;
         for root in &file.roots {
             check_root(&root.path)?;
         }
-        for service in [&file.pam.login, &file.pam.job] {
-            if service.is_empty() || !service.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
-            {
-                return Err(ApplicationError::Meaning(
-                    "a PAM service is named with letters, digits, - and _",
-                ));
-            }
-        }
+        file.pam.check()?;
         Ok(Self {
             service,
             mode: file.mode,
@@ -375,9 +448,12 @@ impl Application {
             link: file.link,
             roots: file.roots,
             kinds: file.kinds,
+            limits: file.limits,
+            queue: file.queue,
             roles: Roles::new(file.roles, file.act_for, file.act_for_seconds)?,
             environment: file.environment,
             pam: file.pam,
+            pool: file.pool,
         })
     }
 }
@@ -397,6 +473,11 @@ fn check_single_user(file: &File) -> Result<(), ApplicationError> {
     if file.authentication.contains(&AuthenticationMethod::Password) {
         return Err(ApplicationError::Meaning(
             "authentication by \"password\" has no meaning with mode = \"single-user\": there is no login",
+        ));
+    }
+    if file.pool.lease {
+        return Err(ApplicationError::Meaning(
+            "pool.lease has no meaning with mode = \"single-user\": the one person has an OS account",
         ));
     }
     if file.link.rule.is_some() || file.link.shared {
@@ -512,7 +593,14 @@ mod tests {
             ("service_user = \"a\"\n[roles.x]\npermissions = [\"root\"]", "no permission called"),
             ("service_user = \"a\"\n[roles.x]\npermissions = [\"act_for\"]", "act_for = true"),
             ("service_user = \"a\"\n[pam]\njob = \"../x\"", "PAM service"),
-            ("service_user = \"a\"\n[kinds.batch]\ncommands = [\"*\"]\nconfine = true", "confine"),
+            ("service_user = \"a\"\n[kinds.batch]\ncommands = [\"*\"]\nhome = \"none\"", "confine"),
+            ("service_user = \"a\"\n[kinds.batch]\ncommands = [\"*\"]\nrestart = \"always\"", "service"),
+            (
+                "service_user = \"a\"\n[kinds.b]\ncommands = [\"*\"]\nconfine = true\nno_new_privileges = false",
+                "setuid",
+            ),
+            ("service_user = \"a\"\n[limits]\nmemory = \"lots\"", "512M"),
+            ("service_user = \"a\"\n[queue.weights]\nann = 0.0", "above 0"),
         ];
         for (text, why) in refused {
             let error = Application::parse(text).unwrap_err().to_string();
@@ -572,5 +660,26 @@ mod tests {
         let text = "service_user = \"portal\" # ours\nbroken [[[\n  service_uid=1234\n";
         let found = named_services(text);
         assert_eq!(found, [Service::User(OsUserName::new("portal").unwrap()), Service::Uid(1234)]);
+    }
+
+    #[test]
+    fn a_service_of_another_program_is_for_one_thing() {
+        let of = |pam: &str| Application::parse(&format!("service_user = \"portal\"\n[pam]\n{pam}"));
+        let pam = of("logins = [\"sshd\", \"rstudio\"]\naccounts_only = [\"nginx\"]").unwrap().pam;
+        assert_eq!(pam.use_of("sshd"), Some(PamUse::Login));
+        assert_eq!(pam.use_of("nginx"), Some(PamUse::AccountOnly));
+        for unlisted in ["", "su", "deputy-login", "deputy-job", "SSHD", "sshd "] {
+            assert_eq!(pam.use_of(unlisted), None, "{unlisted:?}");
+        }
+        for wrong in [
+            "logins = [\"web\"]\naccounts_only = [\"web\"]",
+            "logins = [\"\"]",
+            "logins = [\"../x\"]",
+            "accounts_only = [\"a b\"]",
+            "accounts_only = [\"su\"]",
+            "accounts_only = [\"sshd\"]",
+        ] {
+            assert!(matches!(of(wrong), Err(ApplicationError::Meaning(_))), "{wrong}");
+        }
     }
 }

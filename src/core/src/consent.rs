@@ -54,7 +54,7 @@ pub struct Consent {
     pub given_by: GivenBy,
     /// The uid of the process that asked for the record to be written.
     pub by_uid: u32,
-    /// When, seconds since 1970.
+    /// Since when there is one without a break, seconds since 1970.
     pub made: u64,
     /// Until when, seconds since 1970.
     pub expires: Option<u64>,
@@ -151,6 +151,21 @@ impl Consent {
         Ok(())
     }
 
+    /// Whether a login of that time, seconds since 1970, rests on this consent. One from before it rested on another,
+    /// which was taken back. What a rule of root's gives at the first use is always younger than the login, and a rule
+    /// gives nothing again that was taken back.
+    pub fn check_login(&self, login: u64) -> Result<(), Denial> {
+        if self.made <= login || self.given_by == GivenBy::Policy {
+            return Ok(());
+        }
+        Err(Denial::new(
+            Code::SessionRequired,
+            "consent",
+            "the session rests on a login under an earlier consent, which was taken back",
+        )
+        .remedy("log in again"))
+    }
+
     /// The answer where there is no record.
     pub fn missing() -> Denial {
         Denial::new(Code::NoConsent, "consent", "nobody entitled to has consented to this link").remedy(
@@ -196,6 +211,18 @@ mod tests {
         assert_eq!(code(identity(1001), 990, 200), Err(Code::ConsentExpired));
         assert_eq!(code(identity(1001), 991, 150), Err(Code::NoConsent));
         assert_eq!(code(identity(1002), 990, 150), Err(Code::LinkStale));
+    }
+
+    #[test]
+    fn a_login_from_before_the_consent_does_not_rest_on_it() {
+        let consent = consent();
+        for (login, code) in
+            [(0, Err(Code::SessionRequired)), (99, Err(Code::SessionRequired)), (100, Ok(())), (150, Ok(()))]
+        {
+            assert_eq!(consent.check_login(login).map_err(|denial| denial.code), code, "{login}");
+        }
+        let by_rule = Consent { given_by: GivenBy::Policy, ..consent };
+        assert_eq!(by_rule.check_login(99), Ok(()));
     }
 
     #[test]

@@ -73,8 +73,25 @@ codes! {
     CommandNotAllowed,
     /// The application's allow-list does not name this variable, or its value is not allowed.
     EnvironmentNotAllowed,
+    /// A limit that is higher than policy allows was asked for.
+    LimitNotAllowed,
+    /// The job asks for more than this machine, or a ceiling of its application, could ever give.
+    NeverFits,
+    /// As many jobs wait as may.
+    QueueFull,
+    /// Policy asks for a confinement that this kernel cannot give.
+    ConfinementUnavailable,
     /// The application's file does not list this method of authentication.
     MethodNotAllowed,
+    // Files.
+    /// The path is beneath no root of the application's, or a link or `..` on it leads out of its root.
+    PathOutside,
+    /// The root is read-only for the application.
+    RootReadOnly,
+    /// The kernel refused; the message begins with the name of its error.
+    FileError,
+    /// The file agent ended or did not answer in time: whether the call was done is not known.
+    FileAgentLost,
     // The OS account.
     /// The name service does not know the OS account.
     OsAccountUnknown,
@@ -103,6 +120,11 @@ codes! {
     OsAccountTaken,
     /// The code is not one that was issued for this OS account, or it has expired.
     LinkCodeUnknown,
+    // The pool.
+    /// This machine has no pool, or the application's file does not let its accounts be leased from it.
+    PoolNotAllowed,
+    /// Every OS account of the pool is leased, waits out its quarantine, or still has something left.
+    PoolExhausted,
     // Authentication.
     /// The answers did not prove who the person is; why is told to nobody.
     AuthenticationFailed,

@@ -87,6 +87,15 @@ finding_codes! {
     RootUnreachable "root-unreachable",
     /// A root that the application may change cannot be changed by the OS account.
     RootNotWritable "root-not-writable",
+    /// A quota is used up on the file system of the home or of a root.
+    QuotaExceeded "quota-exceeded",
+    /// A quota's soft limit is passed there.
+    QuotaAboveSoftLimit "quota-above-soft-limit",
+    // The pool.
+    /// Somebody else has the name or a number of an OS account of the pool; it is passed over.
+    PoolNumberTaken "pool-number-taken",
+    /// The quota of a pool account could not be set.
+    PoolQuotaNotSet "pool-quota-not-set",
     // The application and the machine.
     /// The application's service user is a member of a group that it should not be in.
     ServiceUserInGroup "service-user-in-group",

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{JobId, OsGid, OsUid};
 use crate::names::OsUserName;
+use crate::stream::Captured;
 
 /// An OS account as it was when it was linked: if any of the three changes, the link is stale.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -58,6 +59,12 @@ steps! {
     Cgroup = "cgroup",
     /// The three descriptors.
     Stdio = "stdio",
+    /// The nice value.
+    Nice = "nice",
+    /// The GPUs that the job was leased, and no others.
+    Devices = "devices",
+    /// A mount namespace with what policy lets the job reach.
+    Confinement = "confinement",
     /// Resource limits.
     Limits = "limits",
     /// The final list of groups.
@@ -74,6 +81,14 @@ steps! {
     NoNewPrivileges = "no-new-privileges",
     /// The working directory, as the user.
     Chdir = "chdir",
+    /// The file for standard input, opened as the user.
+    StandardInput = "open stdin",
+    /// The file for standard output, opened as the user.
+    StandardOutput = "open stdout",
+    /// The file for standard error, opened as the user.
+    StandardError = "open stderr",
+    /// The Landlock rules.
+    Landlock = "landlock",
     /// Default dispositions, empty mask.
     Signals = "signals",
     /// Every other descriptor closed.
@@ -127,7 +142,44 @@ impl JobEnd {
     }
 }
 
-/// What a job used, of itself and of its children that were waited for.
+/// Why a job was ended, where it did not end by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndCause {
+    /// Somebody who may asked for it.
+    Cancelled,
+    /// Its time was up.
+    TimeLimit,
+    /// It needed more memory than it may have.
+    OutOfMemory,
+    /// The consent under which it ran was taken back.
+    ConsentRevoked,
+}
+
+impl EndCause {
+    /// The word on the bus and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EndCause::Cancelled => "cancelled",
+            EndCause::TimeLimit => "time-limit",
+            EndCause::OutOfMemory => "out-of-memory",
+            EndCause::ConsentRevoked => "consent-revoked",
+        }
+    }
+}
+
+/// By what a job's ceilings are held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Enforcement {
+    /// By the limits of each process (`setrlimit(2)`): memory is each process's, processes are all of the OS account's.
+    #[default]
+    ProcessLimits,
+    /// By a cgroup of version 2, for the whole job.
+    Cgroup,
+}
+
+/// What the whole of a job used.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Usage {
@@ -135,8 +187,15 @@ pub struct Usage {
     pub user_us: u64,
     /// CPU time in the kernel, microseconds.
     pub system_us: u64,
-    /// The largest resident set of any one process, KiB.
+    /// The most memory at one moment, KiB: of the whole job where it has a cgroup that counts, otherwise the largest
+    /// resident set of any one process.
     pub max_rss_kib: u64,
+    /// Bytes read from block devices.
+    #[serde(default)]
+    pub read_bytes: u64,
+    /// Bytes written to block devices.
+    #[serde(default)]
+    pub written_bytes: u64,
     /// From fork to end, microseconds.
     pub wall_us: u64,
 }
@@ -151,10 +210,19 @@ pub struct ExitRecord {
     pub job: JobId,
     /// How it ended.
     pub end: JobEnd,
-    /// What it used.
-    pub usage: Usage,
+    /// Why it was ended, where it did not end by itself.
+    #[serde(default)]
+    pub cause: Option<EndCause>,
     /// When it ended, microseconds since 1970.
     pub ended_us: u64,
+    /// What it used.
+    pub usage: Usage,
+    /// What it wrote to captured streams.
+    #[serde(default)]
+    pub captured: Captured,
+    /// By what its ceilings were held.
+    #[serde(default)]
+    pub enforcement: Enforcement,
 }
 
 impl ExitRecord {

@@ -5,27 +5,41 @@
 #![forbid(unsafe_code)]
 
 pub mod account;
+pub mod acl;
 pub mod application;
 pub mod consent;
 pub mod denial;
+pub mod file_line;
 pub mod finding;
 pub mod ids;
 pub mod job;
+pub mod journal;
+pub mod kind;
+pub mod limits;
+#[cfg(test)]
+mod manual;
 pub mod message;
+pub mod metrics;
 pub mod names;
 pub mod pattern;
 pub mod permission;
 pub mod policy;
+pub mod pool;
 pub mod project;
+pub mod queue;
+pub mod quota;
 pub mod role;
+pub mod schedule;
 pub mod settings;
+pub mod size;
+pub mod stream;
 mod toml_error;
 
 pub use denial::{Code, Denial};
 pub use finding::{Finding, FindingCode, Severity};
 pub use ids::{JobId, LinkCode, Nonce, OsGid, OsUid, SessionId};
 pub use names::{
-    AccountName, ApplicationName, GroupName, KindName, NameError, OsGroupName, OsUserName, ProjectName,
-    RoleName,
+    AccountName, ApplicationName, GroupName, JobName, KindName, NameError, OsGroupName, OsUserName,
+    ProjectName, RoleName,
 };
 pub use permission::{Permission, Permissions};

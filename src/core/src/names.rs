@@ -162,6 +162,11 @@ name!(
     check_own
 );
 name!(
+    /// What a job is called by whoever runs it; two jobs may have one name.
+    JobName,
+    check_own
+);
+name!(
     /// The name of an OS account, as the passwd database has it.
     OsUserName,
     check_os

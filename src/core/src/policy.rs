@@ -3,10 +3,11 @@
 //! Each function takes what root wrote down and what the name service says, and answers with a value. The
 //! launcher's children call them at the moment of use; the daemon never decides in their place.
 
-use crate::application::{Application, DEFAULT_KIND, Kind, Mode, Service};
+use crate::application::{Application, DEFAULT_KIND, Mode, Service};
 use crate::denial::{Code, Denial};
 use crate::ids::{OsGid, OsUid};
 use crate::job::OsIdentity;
+use crate::kind::Kind;
 use crate::names::{ApplicationName, KindName, OsUserName};
 use crate::pattern::{CommandRule, allows_variable};
 use crate::settings::Settings;
@@ -16,7 +17,7 @@ pub const DAEMON_USER: &str = "deputy";
 
 /// Uids that systemd gives to services and containers it makes up, and the 16-bit specials; see systemd's
 /// `UIDS-GIDS.md`.
-const DYNAMIC_UIDS: std::ops::RangeInclusive<u32> = 61_184..=65_535;
+pub(crate) const DYNAMIC_UIDS: std::ops::RangeInclusive<u32> = 61_184..=65_535;
 
 /// A passwd entry, as the name service gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -261,6 +262,22 @@ pub fn check_command<'a>(
     })
 }
 
+/// The rule that allows a program that comes with the request: only one that allows any.
+pub fn check_script<'a>(
+    name: &ApplicationName,
+    kind_name: &str,
+    kind: &'a Kind,
+) -> Result<&'a CommandRule, Denial> {
+    kind.commands.iter().find(|rule| rule.allows_any_program()).ok_or_else(|| {
+        Denial::new(
+            Code::CommandNotAllowed,
+            format!("applications.d/{name}.toml: kinds.{kind_name}.commands"),
+            "no rule of this kind allows any program, so none can come as a script",
+        )
+        .remedy("install the program where a rule of the kind can name it, or ask for a kind with commands = [\"*\"]")
+    })
+}
+
 /// Whether every variable of the request is allowed; each is `NAME=VALUE`.
 pub fn check_environment(
     name: &ApplicationName,
@@ -402,5 +419,20 @@ mod tests {
         assert_eq!(set("APP_X"), Err(Code::InvalidArgument));
         assert_eq!(set("OTHER=1"), Err(Code::EnvironmentNotAllowed));
         assert_eq!(set("LD_PRELOAD=/x"), Err(Code::EnvironmentNotAllowed));
+    }
+
+    #[test]
+    fn a_script_needs_a_rule_that_allows_any_program() {
+        let app = application(
+            "[kinds.batch]\ncommands = [\"*\"]\n[kinds.strict]\ncommands = [\"/usr/bin/id *\", \"/opt/*/bin/*\"]\n",
+        );
+        let name = ApplicationName::new("demo").unwrap();
+        let rule = |kind: &str| {
+            let kind_name = KindName::new(kind).unwrap();
+            let kind_of = check_kind(&name, &app, Some(&kind_name)).unwrap();
+            check_script(&name, kind, kind_of).map(CommandRule::as_str).map_err(|denial| denial.code)
+        };
+        assert_eq!(rule("strict"), Err(Code::CommandNotAllowed));
+        assert_eq!(rule("batch"), Ok("*"));
     }
 }

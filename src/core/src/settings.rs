@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::pool::PoolSettings;
+use crate::queue::Capacity;
+use crate::size::ByteSize;
 use crate::toml_error;
 
 /// The text of `deputy.toml` is not one: where, what, and the key that was probably meant.
@@ -28,10 +31,16 @@ pub struct Settings {
     pub launcher: LauncherSettings,
     /// Where jobs run.
     pub executor: ExecutorSettings,
+    /// How much captured output is kept.
+    pub output: OutputSettings,
+    /// For how long jobs that have ended are kept.
+    pub retention: RetentionSettings,
     /// How long sessions live.
     pub sessions: SessionSettings,
     /// How long a link that was asked for waits for its owner.
     pub links: LinkSettings,
+    /// OS accounts for accounts that have none; absent: there is no pool.
+    pub pool: Option<PoolSettings>,
 }
 
 /// Which OS accounts can be a target on this machine at all.
@@ -64,13 +73,15 @@ pub struct LauncherSettings {
     pub max_conversations: u16,
     /// Jobs.
     pub max_jobs: u16,
+    /// File agents. One application has half of them at most, one OS account sixteen.
+    pub max_agents: u16,
     /// Everything else: checks, consents, attaching.
     pub max_requests: u16,
 }
 
 impl Default for LauncherSettings {
     fn default() -> Self {
-        Self { max_conversations: 48, max_jobs: 4096, max_requests: 64 }
+        Self { max_conversations: 48, max_jobs: 4096, max_agents: 256, max_requests: 64 }
     }
 }
 
@@ -88,11 +99,53 @@ pub struct ExecutorSettings {
 pub struct LocalExecutorSettings {
     /// The cgroup v2 folder below which each job has its own; jobs run without one where it does not exist.
     pub cgroup: PathBuf,
+    /// How much of the machine jobs may have at once.
+    pub capacity: Capacity,
+    /// Seconds after which used CPU time counts half when accounts share the machine.
+    pub fair_share_half_life_seconds: u64,
 }
 
 impl Default for LocalExecutorSettings {
     fn default() -> Self {
-        Self { cgroup: PathBuf::from("/sys/fs/cgroup/deputy.slice/deputy-jobs.service") }
+        Self {
+            cgroup: PathBuf::from("/sys/fs/cgroup/deputy.slice/deputy-jobs.service"),
+            capacity: Capacity::default(),
+            fair_share_half_life_seconds: 3600,
+        }
+    }
+}
+
+/// How much captured output is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OutputSettings {
+    /// Of each stream of a job, where its kind says nothing else: its beginning and its latest, half each.
+    pub stream: ByteSize,
+    /// Of all jobs of one OS account.
+    pub os_account: ByteSize,
+    /// Of all jobs.
+    pub machine: ByteSize,
+}
+
+impl Default for OutputSettings {
+    fn default() -> Self {
+        Self { stream: ByteSize(16 << 20), os_account: ByteSize(1 << 30), machine: ByteSize(8 << 30) }
+    }
+}
+
+/// For how long jobs that have ended are kept with their output. Afterwards they are in the history only.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetentionSettings {
+    /// Seconds from the end.
+    pub seconds: u64,
+    /// At most so many of one application; the oldest go first.
+    pub jobs: u32,
+}
+
+impl Default for RetentionSettings {
+    fn default() -> Self {
+        Self { seconds: 7 * 24 * 3600, jobs: 100_000 }
     }
 }
 
@@ -129,7 +182,12 @@ impl Default for LinkSettings {
 impl Settings {
     /// Reads the text of `deputy.toml`. The error names line, column and key.
     pub fn parse(text: &str) -> Result<Self, SettingsError> {
-        toml::from_str(text).map_err(|error| SettingsError(toml_error::explain(text, &error)))
+        let settings: Self =
+            toml::from_str(text).map_err(|error| SettingsError(toml_error::explain(text, &error)))?;
+        if let Some(pool) = &settings.pool {
+            pool.check().map_err(|why| SettingsError(why.to_owned()))?;
+        }
+        Ok(settings)
     }
 }
 

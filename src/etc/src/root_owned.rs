@@ -142,6 +142,22 @@ pub fn open_file(path: &Path) -> Result<File, RootOwnedError> {
     Err(RootOwnedError::NotRegular(here))
 }
 
+/// Opens the folder at an absolute path with `O_PATH`, if it and every folder on the way are root's and can be written
+/// by nobody else. No symbolic link is followed.
+pub fn open_folder(path: &Path) -> Result<OwnedFd, RootOwnedError> {
+    let mut here = PathBuf::from("/");
+    let look = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut folder = open("/", look, Mode::empty()).map_err(|errno| RootOwnedError::io(&here, errno))?;
+    check(&here, &fstat(&folder).map_err(|errno| RootOwnedError::io(&here, errno))?)?;
+    for name in components(path, path)? {
+        here.push(&name);
+        folder =
+            openat(&folder, &name, look, Mode::empty()).map_err(|errno| RootOwnedError::io(&here, errno))?;
+        check(&here, &fstat(&folder).map_err(|errno| RootOwnedError::io(&here, errno))?)?;
+    }
+    Ok(folder)
+}
+
 /// Opens one name without following it and without waiting for anything.
 fn open_entry(folder: &OwnedFd, name: &OsStr, at: &Path) -> Result<(OwnedFd, Stat), RootOwnedError> {
     let entry = openat(folder, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
@@ -215,6 +231,21 @@ mod tests {
     fn folder() -> tempfile::TempDir {
         assert!(rustix::process::getuid().is_root(), "these tests make files of root's: run them as root");
         tempfile::Builder::new().prefix("deputy-etc").tempdir_in("/var/lib").unwrap()
+    }
+
+    #[test]
+    fn a_folder_is_opened_only_where_all_of_the_way_is_roots() {
+        let folder = folder();
+        let inner = folder.path().join("a/b");
+        fs::create_dir_all(&inner).unwrap();
+        assert!(open_folder(&inner).is_ok());
+        symlink("a", folder.path().join("link")).unwrap();
+        assert!(open_folder(&folder.path().join("link/b")).is_err());
+        fs::set_permissions(inner.parent().unwrap(), fs::Permissions::from_mode(0o775)).unwrap();
+        assert!(matches!(open_folder(&inner), Err(RootOwnedError::Writable { mode: 0o775, .. })));
+        fs::set_permissions(inner.parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
+        std::os::unix::fs::chown(&inner, Some(65_534), None).unwrap();
+        assert!(matches!(open_folder(&inner), Err(RootOwnedError::NotRoots { uid: 65_534, .. })));
     }
 
     #[test]

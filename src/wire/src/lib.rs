@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod conversation;
+pub mod journal;
 pub mod packet;
 
 pub use packet::{Packet, Peer, WireError, connect, pair, peer, receive, receive_with_sender, send};

@@ -13,8 +13,8 @@ use rustix::cmsg_space;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, memfd_create};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, recvmsg, sendmsg, socket_with,
-    socketpair, sockopt,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, recv, recvmsg, sendmsg,
+    socket_with, socketpair, sockopt,
 };
 use thiserror::Error;
 
@@ -159,18 +159,25 @@ pub fn receive_with_sender(socket: impl AsFd) -> Result<Option<(Packet, Option<P
     receive_packet(socket.as_fd())
 }
 
-fn receive_packet(socket: BorrowedFd<'_>) -> Result<Option<(Packet, Option<Peer>)>, WireError> {
-    let mut bytes = vec![0; MAX_PACKET];
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS + 1), ScmCredentials(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut receive =
-        || recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC);
-    let received = match receive() {
+/// Waits for a packet, as long as the socket waits, and leaves it there: how long it is; 0 when the other end is closed.
+fn length_of_next(socket: BorrowedFd<'_>) -> Result<usize, WireError> {
+    let look = || recv(socket, &mut [0; 0], RecvFlags::PEEK | RecvFlags::TRUNC).map(|(_, length)| length);
+    match look() {
         // The other end closed without reading everything of ours. The kernel says so once, ahead of what the other
         // end sent before, and that is the reason for which it closed.
-        Err(rustix::io::Errno::CONNRESET) => receive()?,
-        other => other?,
-    };
+        Err(rustix::io::Errno::CONNRESET) => Ok(look()?),
+        other => Ok(other?),
+    }
+}
+
+fn receive_packet(socket: BorrowedFd<'_>) -> Result<Option<(Packet, Option<Peer>)>, WireError> {
+    // As large as the packet that waits, not as the largest that could: a process that was just forked pays for every
+    // page of it.
+    let mut bytes = vec![0; length_of_next(socket)?.min(MAX_PACKET)];
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS + 1), ScmCredentials(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received =
+        recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
     // Taking them out first closes them on every way out of here.
     let mut descriptors = Vec::new();
     let mut sender = None;

@@ -5,9 +5,15 @@ use serde::{Deserialize, Serialize};
 use crate::consent::{Consent, GivenBy};
 use crate::denial::Denial;
 use crate::finding::Finding;
-use crate::ids::{JobId, LinkCode};
-use crate::job::{ExitRecord, OsIdentity};
+use crate::ids::{JobId, LinkCode, OsUid};
+use crate::job::{EndCause, ExitRecord, OsIdentity};
+use crate::limits::JobBounds;
 use crate::names::{AccountName, ApplicationName, KindName, OsGroupName, OsUserName};
+use crate::pool::{LeftOver, PoolRecord};
+use crate::queue::GpuIndex;
+use crate::stream::{CapturedStream, Streams};
+
+use super::files::FilesRequest;
 
 /// What a conversation is for. The client shows it to the person before the first answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +87,7 @@ pub struct WithdrawRequest {
     pub end_jobs: bool,
 }
 
-/// One run of a command. Its descriptors are standard input, output and error, always three.
+/// One run of a command. Its descriptors are those of its streams, then the script, then the variables' one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunRequest {
     /// The job's id, which is in the ledger already.
@@ -94,16 +100,35 @@ pub struct RunRequest {
     pub os_account: OsIdentity,
     /// The kind of job; none is the default kind.
     pub kind: Option<KindName>,
-    /// The program and its arguments.
+    /// The program and its arguments. With a script the first is only the name that it is called by.
     pub argv: Vec<Vec<u8>>,
+    /// Whether a descriptor brings the program.
+    pub script: bool,
     /// The working directory; none is the home directory.
     pub directory: Option<Vec<u8>>,
     /// Variables, each `NAME=VALUE`.
     pub environment: Vec<Vec<u8>>,
+    /// Whether a descriptor brings more of them, which nobody writes down.
+    pub environment_descriptor: bool,
     /// Permission bits that are taken away, beside those that the login takes.
     pub umask: Option<u32>,
     /// The group of new files: one of the OS account's own.
     pub os_group: Option<OsGroupName>,
+    /// Standard input, output and error.
+    pub streams: Streams,
+    /// What is asked for below what policy allows.
+    pub bounds: JobBounds,
+    /// The GPUs that it was leased.
+    pub gpus: Vec<GpuIndex>,
+    /// When the login as the OS account was on whose session it rests, seconds since 1970; none if it rests on none.
+    pub login: Option<u64>,
+}
+
+impl RunRequest {
+    /// How many descriptors come with it.
+    pub fn descriptors(&self) -> usize {
+        self.streams.descriptors() + usize::from(self.script) + usize::from(self.environment_descriptor)
+    }
 }
 
 /// A check of a link that exists or is wanted.
@@ -138,6 +163,8 @@ pub struct ExplainRequest {
     pub environment: Vec<Vec<u8>>,
     /// The group of new files: one of the OS account's own.
     pub os_group: Option<OsGroupName>,
+    /// What is asked for below what policy allows.
+    pub bounds: JobBounds,
 }
 
 /// What would be decided.
@@ -152,7 +179,7 @@ pub enum Explanation {
     Refused(Denial),
 }
 
-/// The most jobs that one [`LauncherRequest::Forget`] names.
+/// The most jobs that one [`LauncherRequest::Forget`] or [`LauncherReply::Folders`] names.
 pub const MAX_FORGET: usize = 512;
 
 /// One request; a connection carries one.
@@ -177,6 +204,11 @@ pub enum LauncherRequest {
         /// At most [`MAX_FORGET`] jobs.
         jobs: Vec<JobId>,
     },
+    /// List the jobs that have a folder, by id. Answered by [`LauncherReply::Folders`].
+    Folders {
+        /// The last id of the page before.
+        after: Option<JobId>,
+    },
     /// Ask for a link: it is active at once if consent exists or a rule of root's gives it, and otherwise waits for
     /// the owner with a code. Answered by [`LauncherReply::Link`].
     RequestLink(ConsentRequest),
@@ -195,6 +227,77 @@ pub enum LauncherRequest {
     Examine(ExamineRequest),
     /// Say what would be decided about a job. Answered by [`LauncherReply::Explained`].
     Explain(ExplainRequest),
+    /// What was captured of a job so far. Answered by [`LauncherReply::Captured`].
+    Captured {
+        /// The job.
+        job: JobId,
+        /// Which stream.
+        stream: CapturedStream,
+    },
+    /// How many GPUs can be leased: those of the settings, or those that are found. Answered by
+    /// [`LauncherReply::Gpus`].
+    Gpus,
+    /// Become a file agent. Answered by [`LauncherReply::Done`] when it is one; the connection then takes
+    /// [`FileRequest`](super::FileRequest)s.
+    Files(FilesRequest),
+    /// Lease an OS account of the pool to an account, or say which one it has. The application's file has to allow it;
+    /// the consent is policy's. Answered by [`LauncherReply::Leased`].
+    LeasePool {
+        /// Of which application.
+        application: ApplicationName,
+        /// For which of its accounts.
+        account: AccountName,
+    },
+    /// Take an account's lease back, once nothing of it is left. Accepted from uid 0 alone. Answered by
+    /// [`LauncherReply::Returned`].
+    ReturnPool {
+        /// Of which application.
+        application: ApplicationName,
+        /// Whose.
+        account: AccountName,
+    },
+    /// List the pool's records, from after this uid. Accepted from uid 0 alone. Answered by [`LauncherReply::Pool`].
+    ListPool {
+        /// The last uid of the page before.
+        after: Option<OsUid>,
+    },
+    /// Take over leases of another host. Accepted from uid 0 alone. Answered by [`LauncherReply::Done`].
+    ImportPool {
+        /// At most [`MAX_IMPORT`] records.
+        records: Vec<PoolRecord>,
+    },
+}
+
+/// The most records that one [`LauncherRequest::ImportPool`] has: few enough for one packet, whatever the names.
+pub const MAX_IMPORT: usize = 40;
+
+/// A lease of the pool's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leased {
+    /// The OS account.
+    pub os_account: OsIdentity,
+    /// What the administrator should know: candidates that somebody else has, a quota that could not be set.
+    pub findings: Vec<Finding>,
+}
+
+/// What became of a lease that was to be returned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Returned {
+    /// The record as it is now.
+    pub record: PoolRecord,
+    /// What is left of it, so that it stays as it was; empty if it went on.
+    pub left: Vec<LeftOver>,
+    /// Whether there is more than is listed.
+    pub more: bool,
+}
+
+/// One page of the pool's records, in the order of uids.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolPage {
+    /// The records.
+    pub records: Vec<PoolRecord>,
+    /// What to ask for to have the next page; none after the last.
+    pub next: Option<OsUid>,
 }
 
 /// Where a link stands when it has been asked for.
@@ -254,10 +357,15 @@ pub struct ConsentPage {
 pub enum JobState {
     /// `execve` worked.
     Running,
+    /// It is being ended, and something of it still runs.
+    Ending(EndCause),
     /// It ended, and the record is on disk.
     Ended(ExitRecord),
     /// The shepherd is gone without a record: it or the machine died.
     Lost,
+    /// It did not start, and never will: it was refused, or given up. For who attaches; who asked for the job is
+    /// answered with the denial.
+    Refused(Denial),
 }
 
 /// What can be asked of a job's shepherd.
@@ -265,7 +373,7 @@ pub enum JobState {
 pub enum JobCommand {
     /// TERM now, KILL after the grace, to the whole tree.
     Cancel {
-        /// Milliseconds between the two.
+        /// Milliseconds between the two; at most the job's own grace counts.
         grace_ms: u32,
     },
     /// A signal to the job's first process.
@@ -273,6 +381,8 @@ pub enum JobCommand {
         /// The signal's number.
         signal: i32,
     },
+    /// As [`JobCommand::Cancel`], because the consent under which it runs was taken back.
+    EndForConsent,
 }
 
 /// An answer of one of the launcher's children.
@@ -301,4 +411,23 @@ pub enum LauncherReply {
     Explained(Explanation),
     /// Where a job stands.
     Job(JobState),
+    /// A captured stream, in two descriptors that can only be read: its bytes, and what is left out of them
+    /// ([`LeftOut`](crate::stream::LeftOut)). Both go on to change while the job runs.
+    Captured,
+    /// Jobs that have a folder, in order.
+    Folders {
+        /// At most [`MAX_FORGET`]; none after the last page.
+        jobs: Vec<JobId>,
+    },
+    /// How many GPUs can be leased.
+    Gpus {
+        /// Their indices are 0 to one less.
+        count: u16,
+    },
+    /// A lease of the pool's.
+    Leased(Leased),
+    /// What became of a lease that was to be returned.
+    Returned(Returned),
+    /// A page of the pool's records.
+    Pool(PoolPage),
 }

@@ -5,19 +5,25 @@
 //! conversation sees is simpler, so that any language can speak it: see [`conversation`].
 
 pub mod conversation;
+mod files;
 mod launcher;
 mod owner;
+pub mod query;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::denial::{Code, Denial};
 
+pub use files::{
+    DEFAULT_UMASK, FileEntry, FileKind, FilePlace, FileReply, FileRequest, FileStat, FileTime, FilesRequest,
+    IDLE_SECONDS, MAX_ENTRIES, MAX_KEPT, OpenHow, RenameHow,
+};
 pub use launcher::{
     Asking, Authenticated, ConsentPage, ConsentRequest, ConverseRequest, ExamineRequest, ExplainRequest,
-    Explanation, JobCommand, JobState, LauncherReply, LauncherRequest, LinkState, MAX_FORGET, Purpose,
-    RunRequest, WithdrawRequest, Withdrawn,
+    Explanation, JobCommand, JobState, LauncherReply, LauncherRequest, Leased, LinkState, MAX_FORGET,
+    MAX_IMPORT, PoolPage, Purpose, Returned, RunRequest, WithdrawRequest, Withdrawn,
 };
 pub use owner::{Offer, OwnerReply, OwnerRequest};
 
@@ -78,10 +84,15 @@ pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, MessageError> {
 
 /// The message of a packet.
 pub fn decode<M: DeserializeOwned>(packet: &[u8]) -> Result<M, MessageError> {
-    let body = packet.strip_prefix(&MAGIC).ok_or(MessageError::Magic)?;
+    decode_of(packet, &MAGIC, VERSION)
+}
+
+/// The message of a packet of the protocol with this magic and version: nothing may be missing, nothing left over.
+fn decode_of<'a, M: Deserialize<'a>>(packet: &'a [u8], magic: &[u8], spoken: u16) -> Result<M, MessageError> {
+    let body = packet.strip_prefix(magic).ok_or(MessageError::Magic)?;
     let (version, body) = body.split_first_chunk::<2>().ok_or(MessageError::Magic)?;
     let version = u16::from_le_bytes(*version);
-    if version != VERSION {
+    if version != spoken {
         return Err(MessageError::Version(version));
     }
     match postcard::take_from_bytes(body) {
@@ -133,6 +144,8 @@ mod tests {
             let _ = decode::<OwnerRequest>(&packet);
             let _ = decode::<OwnerReply>(&packet);
             let _ = decode::<JobCommand>(&packet);
+            let _ = decode::<FileRequest>(&packet);
+            let _ = decode::<FileReply>(&packet);
         }
     }
 }
