@@ -44,6 +44,11 @@ pub fn groups(entry: &PasswdEntry) -> io::Result<Vec<Group>> {
     Ok(groups)
 }
 
+/// Whether the group database has a group of this name or of this gid.
+pub fn has_group(name: &str, gid: u32) -> io::Result<bool> {
+    Ok(unistd::Group::from_name(name)?.is_some() || unistd::Group::from_gid(Gid::from_raw(gid))?.is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,5 +60,9 @@ mod tests {
         assert_eq!(root.home, b"/root");
         assert!(groups(&root).unwrap().iter().any(|group| group.gid == 0));
         assert_eq!(by_name("no-such-user-of-deputy").unwrap(), None);
+        assert!(
+            has_group("root", 4_123_456_789).unwrap() && has_group("no-such-group-of-deputy", 0).unwrap()
+        );
+        assert!(!has_group("no-such-group-of-deputy", 4_123_456_789).unwrap());
     }
 }

@@ -53,6 +53,25 @@ pub fn become_user(credentials: &Credentials) -> Result<(), DropError> {
     drop_capabilities().map_err(at(Step::Capabilities))
 }
 
+/// Does something with the user's rights on files, and comes back: the effective ids and the groups are the user's
+/// meanwhile, and with the effective uid the capabilities go and return (`capabilities(7)`). For opening what policy
+/// names before the drop; the groups stay, because what follows is the drop.
+///
+/// After an error the process is in between and must leave.
+pub fn as_user<T>(credentials: &Credentials, action: impl FnOnce() -> T) -> Result<T, DropError> {
+    let at = |step| move |errno| DropError { step, errno };
+    let root = (Uid::from_raw(0), Gid::from_raw(0));
+    let (uid, gid) = (Uid::from_raw(credentials.uid.raw()), Gid::from_raw(credentials.gid.raw()));
+    let groups: Vec<Gid> = credentials.groups.iter().copied().map(Gid::from_raw).collect();
+    setgroups(&groups).map_err(at(Step::Setgroups))?;
+    setresgid(root.1, gid, root.1).map_err(at(Step::Setresgid))?;
+    setresuid(root.0, uid, root.0).map_err(at(Step::Setresuid))?;
+    let done = action();
+    setresuid(root.0, root.0, root.0).map_err(at(Step::Setresuid))?;
+    setresgid(root.1, root.1, root.1).map_err(at(Step::Setresgid))?;
+    Ok(done)
+}
+
 fn verify(uid: Uid, gid: Gid, groups: &[Gid]) -> Result<(), DropError> {
     let at = |errno| DropError { step: Step::Verify, errno };
     let uids = getresuid().map_err(at)?;

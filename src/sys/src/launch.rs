@@ -13,15 +13,18 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
+use crate::confine::Confinement;
 use crate::drop::{Credentials, become_user};
-use crate::limits::Limits;
-use crate::process::{Fork, exit_now, fork, fork_into_cgroup};
+use crate::limits::{Limits, ProcessCeilings, be_nice};
+use crate::process::{Fork, end_with_parent, exit_now, fork, fork_into_cgroup, own_pid};
+use crate::streams::{self, Stream};
 
-/// A job that is ready to start.
-#[derive(Debug)]
+/// A job that is ready to start. It cannot be shown: its environment may hold secrets.
 pub struct Launch {
     /// Absolute paths, tried in order until one can be executed.
     pub programs: Vec<CString>,
+    /// A program that has no path, and is executed instead of those: a sealed memfd.
+    pub script: Option<OwnedFd>,
     /// The argument vector.
     pub argv: Vec<CString>,
     /// The whole environment.
@@ -31,15 +34,21 @@ pub struct Launch {
     /// Working directories, tried in order as the user.
     pub directories: Vec<CString>,
     /// Standard input, output and error.
-    pub stdio: [OwnedFd; 3],
+    pub streams: [Stream; 3],
     /// The folder of the job's cgroup.
     pub cgroup: Option<OwnedFd>,
+    /// What the job reaches of the machine; none is whatever its user reaches.
+    pub confinement: Option<Confinement>,
     /// Whether setuid programs are to have no effect.
     pub no_new_privileges: bool,
     /// The file mode creation mask.
     pub umask: u32,
     /// The resource limits, as PAM left them.
     pub limits: Limits,
+    /// What each process of it may have at most, below that.
+    pub ceilings: ProcessCeilings,
+    /// The least nice value.
+    pub nice: u8,
 }
 
 /// A job that has been forked.
@@ -95,14 +104,17 @@ const READY: u8 = 0xff;
 /// nobody gives back.
 pub fn launch(launch: &Launch) -> io::Result<Started> {
     let (report, to_report) = io::pipe()?;
+    let to_report = above_script(to_report.into())?;
+    let script = launch.script.as_ref().map(|script| above_script(script.try_clone()?)).transpose()?;
     let argv = pointers(&launch.argv);
     let environment = pointers(&launch.environment);
+    let parent = own_pid();
     let (forked, join) = fork_where_it_belongs(launch.cgroup.as_ref())?;
     match forked {
         Fork::Parent(pid) => Ok(Started { pid, report: report.into() }),
         Fork::Child => {
             let Failure { step, errno } =
-                child(launch, join, &argv, &environment, to_report.as_fd().as_raw_fd());
+                child(launch, script.as_ref(), join, parent, &argv, &environment, to_report.as_raw_fd());
             let mut message = [0; 5];
             // Steps are far fewer than 256.
             message[0] = step as u8;
@@ -123,9 +135,21 @@ fn fork_where_it_belongs(cgroup: Option<&OwnedFd>) -> io::Result<(Fork, Option<&
     }
 }
 
-struct Failure {
-    step: Step,
-    errno: Errno,
+/// A step that failed in the child.
+pub(crate) struct Failure {
+    pub(crate) step: Step,
+    pub(crate) errno: Errno,
+}
+
+/// The number of the script's descriptor in a job: its interpreter opens it as `/dev/fd/3`.
+const SCRIPT: i32 = 3;
+
+/// A copy of a descriptor where the script's cannot overwrite it.
+fn above_script(descriptor: OwnedFd) -> io::Result<OwnedFd> {
+    if descriptor.as_raw_fd() > SCRIPT {
+        return Ok(descriptor);
+    }
+    Ok(rustix::io::fcntl_dupfd_cloexec(descriptor, SCRIPT + 1)?)
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
@@ -139,24 +163,38 @@ fn write_all(descriptor: i32, bytes: &[u8]) {
 }
 
 /// Turns the result of a libc call into one of ours.
-fn checked(result: libc::c_int, step: Step) -> Result<(), Failure> {
+pub(crate) fn checked(result: libc::c_int, step: Step) -> Result<(), Failure> {
     if result < 0 { Err(Failure { step, errno: Errno::last() }) } else { Ok(()) }
 }
 
 fn child(
     launch: &Launch,
+    script: Option<&OwnedFd>,
     join: Option<&OwnedFd>,
+    parent: i32,
     argv: &[*const libc::c_char],
     environment: &[*const libc::c_char],
     report: i32,
 ) -> Failure {
-    match until_exec(launch, join, report) {
-        Ok(()) => Failure { step: Step::Exec, errno: execute(&launch.programs, argv, environment) },
+    match until_exec(launch, script, join, parent, report) {
+        Ok(()) => {
+            let errno = match script {
+                Some(_) => execute_script(argv, environment),
+                None => execute(&launch.programs, argv, environment),
+            };
+            Failure { step: Step::Exec, errno }
+        }
         Err(failure) => failure,
     }
 }
 
-fn until_exec(launch: &Launch, join: Option<&OwnedFd>, report: i32) -> Result<(), Failure> {
+fn until_exec(
+    launch: &Launch,
+    script: Option<&OwnedFd>,
+    join: Option<&OwnedFd>,
+    parent: i32,
+    report: i32,
+) -> Result<(), Failure> {
     let errno_at = |step| move |errno| Failure { step, errno };
 
     // SAFETY: no memory is touched.
@@ -164,28 +202,44 @@ fn until_exec(launch: &Launch, join: Option<&OwnedFd>, report: i32) -> Result<()
     if let Some(folder) = join {
         join_cgroup(folder).map_err(errno_at(Step::Cgroup))?;
     }
-    for (number, descriptor) in (0..).zip(&launch.stdio) {
-        // SAFETY: no memory is touched; 0, 1 and 2 belong to nobody in this child. dup2 makes the copy without
-        // close-on-exec. The sources have numbers above 2: see `above_stdio`.
-        checked(unsafe { libc::dup2(descriptor.as_raw_fd(), number) }, Step::Stdio)?;
-    }
+    streams::put_descriptors(&launch.streams)?;
+    be_nice(launch.nice).map_err(errno_at(Step::Nice))?;
     reset_oom_score();
     launch.limits.apply().map_err(errno_at(Step::Limits))?;
 
+    if let Some(confinement) = &launch.confinement {
+        confinement.enter(&launch.credentials).map_err(errno_at(Step::Confinement))?;
+    }
     become_user(&launch.credentials).map_err(|error| Failure { step: error.step, errno: error.errno })?;
 
+    // A job does not outlive its shepherd. Where it has a cgroup that is seen to for all of its processes; here it can
+    // only be done for the first.
+    if launch.cgroup.is_none() {
+        end_with_parent(parent).map_err(errno_at(Step::Signals))?;
+    }
     if launch.no_new_privileges {
         nix::sys::prctl::set_no_new_privs().map_err(errno_at(Step::NoNewPrivileges))?;
     }
+    if let Some(confinement) = &launch.confinement {
+        confinement.restrict().map_err(errno_at(Step::Landlock))?;
+    }
     change_directory(&launch.directories)?;
-    default_signals()?;
     // SAFETY: no memory is touched; umask cannot fail.
     unsafe { libc::umask(launch.umask) };
+    streams::open_files(&launch.streams)?;
+    default_signals()?;
     // SAFETY: no memory is touched. Everything above the three closes at exec, the report's pipe among them.
     let closed = unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, CLOSE_RANGE_CLOEXEC) };
     if closed != 0 {
         return Err(Failure { step: Step::CloseRange, errno: Errno::last() });
     }
+    if let Some(script) = script {
+        // SAFETY: no memory is touched. What had this number would have closed at exec, and neither the report's pipe
+        // nor the source is it: see `above_script`. The copy stays open.
+        checked(unsafe { libc::dup2(script.as_raw_fd(), SCRIPT) }, Step::Exec)?;
+    }
+    // Not before: what comes above must not fail for want of memory or descriptors.
+    launch.ceilings.lower().map_err(errno_at(Step::Limits))?;
     write_all(report, &[READY]);
     Ok(())
 }
@@ -267,10 +321,20 @@ fn execute(programs: &[CString], argv: &[*const libc::c_char], environment: &[*c
     answer
 }
 
-/// Moves the three descriptors of a job above 2, so that putting them in place cannot overwrite one of them.
-pub fn above_stdio(stdio: [OwnedFd; 3]) -> io::Result<[OwnedFd; 3]> {
-    let [input, output, error] = stdio.map(|descriptor| {
-        if descriptor.as_raw_fd() > 2 { Ok(descriptor) } else { descriptor.as_fd().try_clone_to_owned() }
-    });
-    Ok([input?, output?, error?])
+/// Executes the script's descriptor. Where it begins with `#!` the kernel names it `/dev/fd/3` to its interpreter, so
+/// it stays open there.
+fn execute_script(argv: &[*const libc::c_char], environment: &[*const libc::c_char]) -> Errno {
+    // SAFETY: the path is NUL-terminated, and both vectors are arrays of pointers to NUL-terminated strings that end in
+    // a null pointer and outlive the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            SCRIPT,
+            c"".as_ptr(),
+            argv.as_ptr(),
+            environment.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    Errno::last()
 }

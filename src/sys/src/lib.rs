@@ -6,12 +6,17 @@
 
 pub mod accounts;
 pub mod cgroup;
+pub mod confine;
 pub mod descendants;
+pub mod device_filter;
 mod drop;
 pub mod launch;
 pub mod limits;
 pub mod modules;
 pub mod process;
+pub mod quota;
+pub mod root_path;
 pub mod slots;
+pub mod streams;
 
 pub use drop::{Credentials, DropError, become_user};

@@ -101,6 +101,14 @@ pub fn end_after(seconds: u32) {
     nix::unistd::alarm::set(seconds);
 }
 
+/// Does something, and ends the process if that takes so many seconds.
+pub fn or_end_after<T>(seconds: u32, work: impl FnOnce() -> T) -> T {
+    end_after(seconds);
+    let done = work();
+    nix::unistd::alarm::cancel();
+    done
+}
+
 /// Sets the file mode creation mask and returns the one before.
 pub fn set_umask(mask: u32) -> u32 {
     umask(Mode::from_bits_truncate(mask)).bits()
@@ -129,6 +137,32 @@ pub fn close_from(first: RawFd) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Closes every descriptor from 3 on but these: libraries may have left some open. Nothing that owns another one is used
+/// afterwards.
+pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut numbers: Vec<u32> = kept.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
+    numbers.sort_unstable();
+    let mut first = 3;
+    for number in numbers {
+        if number > first {
+            // SAFETY: closing descriptors touches no memory; the caller has promised that no owner of these is used.
+            if unsafe { libc::syscall(libc::SYS_close_range, first, number - 1, 0u32) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        first = first.max(number + 1);
+    }
+    close_from(RawFd::try_from(first).map_err(io::Error::other)?)
+}
+
+/// Makes this process, which has just become a user's, one that the user can neither trace nor dump (changing ids may
+/// have undone that), and that never gains privileges.
+pub fn shut_in() -> io::Result<()> {
+    nix::sys::prctl::set_dumpable(false)?;
+    nix::sys::prctl::set_no_new_privs()?;
+    no_core_dumps()
 }
 
 /// Moves a descriptor to the given number, closing what was there, and marks it close-on-exec.
@@ -215,7 +249,14 @@ pub struct Reaped {
     pub system_us: u64,
     /// The largest resident set, KiB.
     pub max_rss_kib: u64,
+    /// Bytes that it made the kernel read from block devices.
+    pub read_bytes: u64,
+    /// Bytes that it wrote to files on block devices.
+    pub written_bytes: u64,
 }
+
+/// What `ru_inblock` and `ru_oublock` count (`getrusage(2)`; the kernel divides bytes by this).
+const RUSAGE_BLOCK: u64 = 512;
 
 /// The outcome of looking for an ended child.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -257,7 +298,38 @@ pub fn reap() -> io::Result<Wait> {
                 user_us: micros(usage.ru_utime),
                 system_us: micros(usage.ru_stime),
                 max_rss_kib: u64::try_from(usage.ru_maxrss).unwrap_or(0),
+                read_bytes: u64::try_from(usage.ru_inblock).unwrap_or(0) * RUSAGE_BLOCK,
+                written_bytes: u64::try_from(usage.ru_oublock).unwrap_or(0) * RUSAGE_BLOCK,
             }))
+        }
+    }
+}
+
+/// Does something as an OS account in a child that then ends, within so many seconds, and waits for it. Whether the
+/// child could become the account and the work says that it is done.
+pub fn do_as_user(
+    credentials: &crate::Credentials,
+    seconds: u32,
+    work: impl FnOnce() -> bool,
+) -> io::Result<bool> {
+    let pid = match fork()? {
+        Fork::Child => {
+            end_after(seconds);
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                crate::become_user(credentials).is_ok() && work()
+            }));
+            exit_now(i32::from(!matches!(done, Ok(true))));
+        }
+        Fork::Parent(pid) => pid,
+    };
+    loop {
+        let mut status = 0;
+        // SAFETY: the pointer is to a live local variable of the type that the call writes.
+        if unsafe { libc::waitpid(pid, &raw mut status, 0) } == pid {
+            return Ok(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0);
+        }
+        if Errno::last() != Errno::EINTR {
+            return Err(io::Error::last_os_error());
         }
     }
 }
@@ -265,6 +337,16 @@ pub fn reap() -> io::Result<Wait> {
 /// Makes orphaned descendants this process's children, so that it can wait for all of them.
 pub fn become_subreaper() -> io::Result<()> {
     Ok(nix::sys::prctl::set_child_subreaper(true)?)
+}
+
+/// Ends this process when its parent ends, which was `parent`: at once if that has happened. A change of credentials
+/// and the execution of a setuid program take that back, so it comes after the first.
+pub fn end_with_parent(parent: i32) -> nix::Result<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    if nix::unistd::getppid().as_raw() != parent {
+        exit_now(127);
+    }
+    Ok(())
 }
 
 /// Sends a signal to a process that is this process's own unreaped child, so that the pid cannot be another's.

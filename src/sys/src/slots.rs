@@ -5,12 +5,19 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 /// A slot that this process holds until it drops it or ends.
 #[derive(Debug)]
-pub struct Slot(#[expect(dead_code, reason = "the lock lives as long as the open file")] File);
+pub struct Slot(File);
+
+impl AsFd for Slot {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 /// Takes one of `count` slots of this sort in a folder that only root can write; none if all are taken.
 pub fn take(folder: &Path, sort: &str, count: u16) -> io::Result<Option<Slot>> {
