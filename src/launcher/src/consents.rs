@@ -10,10 +10,11 @@ use deputy_core::ids::OsUid;
 use deputy_core::job::OsIdentity;
 use deputy_core::message::ConsentPage;
 use deputy_core::names::{AccountName, ApplicationName, OsGroupName};
+use deputy_core::pool::PoolRecord;
 
 use crate::paths::CONSENT;
 use crate::rules::{Rules, look_up};
-use crate::{durable, holders};
+use crate::{durable, holders, pool};
 
 /// The most bytes of a record.
 const MAX_RECORD: u64 = 16 * 1024;
@@ -94,15 +95,17 @@ pub fn would_be_valid(rules: &Rules, account: &AccountName, identity: &OsIdentit
     standing(rules, account, identity).map(drop)
 }
 
-/// Whether a consent that held a moment ago still does.
+/// Whether a consent that held a moment ago still does, also for the login on which the request rests.
 pub fn still_valid(
     application: &ApplicationName,
     account: &AccountName,
     identity: &OsIdentity,
     service_uid: u32,
+    login: Option<u64>,
 ) -> Result<(), Denial> {
-    let found = find(application, account, identity.uid)?;
-    found.ok_or_else(Consent::missing)?.check(identity, service_uid, now())
+    let found = find(application, account, identity.uid)?.ok_or_else(Consent::missing)?;
+    found.check(identity, service_uid, now())?;
+    login.map_or(Ok(()), |login| found.check_login(login))
 }
 
 /// Whether root's rule in the application's file gives this OS account to this account.
@@ -110,7 +113,40 @@ pub fn rule_gives(rules: &Rules, account: &AccountName, identity: &OsIdentity) -
     let link = &rules.application.link;
     link.os_user(account).as_ref() == Some(&identity.name)
         && link.groups.as_ref().is_none_or(|groups| is_member(identity, groups))
+        // A name that happens to be that of a pool account says nothing about who the account is.
+        && !pool::is_pools(identity.uid)
         && !is_revoked(&rules.name, account, identity.uid)
+}
+
+/// The consent to a lease of the pool's: policy's, since nobody else owns the OS account. The caller has made sure of
+/// the lease. What the owner or root took back is not given again.
+pub fn for_lease(
+    rules: &Rules,
+    account: &AccountName,
+    identity: &OsIdentity,
+    by_uid: u32,
+) -> Result<(), Denial> {
+    match find(&rules.name, account, identity.uid)? {
+        Some(consent) => consent.check(identity, rules.service_uid, now()),
+        None if is_revoked(&rules.name, account, identity.uid) => Err(Consent::missing()),
+        None => give(rules, account, identity, GivenBy::Policy, by_uid, None).map(drop),
+    }
+}
+
+/// Takes back every consent onto a uid of the pool that is returned, and the marks of revocations: they were about
+/// whoever had it. A record that cannot be read is an error: it may be about this uid.
+pub fn end_lease(lease: &PoolRecord, by_uid: u32) -> Result<(), Denial> {
+    let uid = lease.os_account.uid;
+    let entries = fs::read_dir(CONSENT).map_err(|error| Denial::internal(format!("{CONSENT}: {error}")))?;
+    for entry in entries {
+        let name = entry.map_err(|error| Denial::internal(format!("{CONSENT}: {error}")))?.file_name();
+        let Some(name) = name.to_str().filter(|name| is_record_name(name)) else { continue };
+        if let Some(consent) = read(name)?.filter(|consent| consent.os_account.uid == uid) {
+            withdraw(&consent.application, &consent.account, uid, by_uid, false)?;
+        }
+    }
+    let own = Consent::file_name(&lease.application, &lease.account, uid);
+    durable::remove(Path::new(CONSENT), &revoked_name(&own)).map_err(disk).map(drop)
 }
 
 /// Whether an OS account is in one of these groups. Where the name service does not say, it is not.
@@ -133,7 +169,7 @@ pub fn give(
         GivenBy::Owner => rules.application.link.consent_until(now(), asked),
         GivenBy::Root | GivenBy::Policy => asked,
     };
-    let consent = Consent {
+    let mut consent = Consent {
         version: Consent::VERSION,
         application: rules.name.clone(),
         service_uid: rules.service_uid,
@@ -144,9 +180,15 @@ pub fn give(
         made: now(),
         expires,
     };
-    let text = consent.to_text().map_err(|error| Denial::internal(error.to_string()))?;
     let name = consent.own_file_name();
     let _turn = holders::turn()?;
+    // One that is renewed goes on: logins under it are still logins under it.
+    if let Ok(Some(before)) = read(&name)
+        && before.check(identity, rules.service_uid, now()).is_ok()
+    {
+        consent.made = consent.made.min(before.made);
+    }
+    let text = consent.to_text().map_err(|error| Denial::internal(error.to_string()))?;
     holders::check(rules, account, identity.uid)?;
     holders::add(&rules.name, identity.uid, &name).map_err(disk)?;
     durable::replace(Path::new(CONSENT), &name, text.as_bytes()).map_err(disk)?;

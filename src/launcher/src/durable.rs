@@ -1,15 +1,25 @@
 //! Files in root's own folders that are either there whole or not at all, also after a power cut.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 /// Puts a file in place: written beside, synced, renamed, and the folder synced. An error of any of these is the
 /// caller's to report: then it is not known to be on disk.
 pub fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    replace_with_mode(folder, name, bytes, 0o600)
+}
+
+/// The same for a file that everybody may read.
+pub fn replace_for_all(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    replace_with_mode(folder, name, bytes, 0o644)
+}
+
+fn replace_with_mode(folder: &Path, name: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
     let temporary = folder.join(format!(".{name}.{}", deputy_sys::process::own_pid()));
     let written = write_new(&temporary, bytes)
+        .and_then(|()| fs::set_permissions(&temporary, Permissions::from_mode(mode)))
         .and_then(|()| fs::rename(&temporary, folder.join(name)))
         .and_then(|()| sync_folder(folder));
     if written.is_err() {

@@ -7,11 +7,14 @@
 //! | --- | --- |
 //! | conversation: PAM with a person, in a fresh address space | [`conversation`] |
 //! | shepherd: one job, from decision to exit record | [`shepherd`] |
+//! | file agent: files as the user, for as long as they are used | [`agent`] |
 //! | examiner: what speaks for and against a link | [`examiner`] |
 //! | the owner's word on links onto himself | [`owner`] |
+//! | leases of the pool, and the name service's map | [`pool`] |
 //! | everything else: consents, attaching, forgetting | [`request`] |
 #![forbid(unsafe_code)]
 
+mod agent;
 mod consents;
 mod conversation;
 mod durable;
@@ -24,7 +27,9 @@ mod offers;
 mod owner;
 mod pam;
 mod paths;
+mod pool;
 mod request;
+mod roots;
 mod rules;
 mod serve;
 mod shepherd;

@@ -18,6 +18,14 @@ pub const JOBS: &str = "/var/lib/deputy/jobs";
 pub const CONTROL: &str = "/run/deputy/jobs";
 /// How often who tried.
 pub const TRIES: &str = "/run/deputy/tries";
+/// One record for each uid of the pool that was ever leased.
+pub const POOL: &str = "/var/lib/deputy/pool";
+/// For each account that has a lease: which uid.
+pub const POOL_ACCOUNTS: &str = "/var/lib/deputy/pool/accounts";
+/// Held by whoever changes the pool's records.
+pub const LEASING: &str = "/run/deputy/leasing";
+/// Held by whoever writes the name service's map.
+pub const MAPPING: &str = "/run/deputy/mapping";
 /// Which children live.
 pub const SLOTS: &str = "/run/deputy/slots";
 

@@ -1,8 +1,7 @@
 //! One request, in a process of its own: read one bounded message, decode it, carry it out, leave.
 
-use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use deputy_core::message::{
 };
 use deputy_core::names::{AccountName, ApplicationName};
 use deputy_core::settings::Settings;
+use deputy_core::stream::CapturedStream;
 use deputy_sys::process;
 use deputy_sys::slots::{self, Slot};
 use deputy_wire::{Packet, Peer};
@@ -23,7 +23,7 @@ use rustix::net::sockopt;
 use serde::Serialize;
 
 use crate::rules::Rules;
-use crate::{consents, conversation, examiner, holders, offers, owner, paths, rules, shepherd};
+use crate::{agent, consents, conversation, examiner, holders, offers, owner, paths, pool, rules, shepherd};
 
 /// Through which socket a request came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,11 +68,32 @@ pub fn child(entrance: Entrance, connection: OwnedFd, peer: Peer) -> ! {
     process::exit_now(i32::from(!matches!(status, Ok(Ok(())))));
 }
 
+/// The whole life of the child that ends what is left of jobs whose shepherds have gone. It leaves well whatever comes of
+/// it, so that a failure does not make the launcher try for ever; who attaches to such a job tries again.
+pub fn sweep() -> ! {
+    let swept = catch_unwind(AssertUnwindSafe(|| {
+        process::close_from(CONNECTION)?;
+        process::unblock_signals()?;
+        if let Ok(settings) = rules::settings() {
+            shepherd::end_all_that_is_left(&settings);
+        }
+        Ok::<(), io::Error>(())
+    }));
+    if !matches!(swept, Ok(Ok(()))) {
+        tracing::error!(event = "sweep_failed");
+    }
+    process::exit_now(0);
+}
+
 /// Sends a reply. A client that has gone has nobody to be told.
 pub fn reply<M: Serialize>(connection: impl AsFd, message: &M) {
+    reply_with(connection, message, &[]);
+}
+
+fn reply_with<M: Serialize>(connection: impl AsFd, message: &M, descriptors: &[BorrowedFd<'_>]) {
     match message::encode(message) {
         Ok(packet) => {
-            let _ = deputy_wire::send(connection, &packet, &[]);
+            let _ = deputy_wire::send(connection, &packet, descriptors);
         }
         Err(error) => tracing::error!(event = "reply_failed", error = %error),
     }
@@ -87,6 +108,11 @@ pub fn slot(sort: &'static str, count: u16) -> Result<Slot, Denial> {
 /// own does not keep the others out.
 pub fn share(sort: &'static str, count: u16, service_uid: u32) -> Result<Slot, Denial> {
     take(sort, &format!("{sort}-of-{service_uid}"), count.div_ceil(2))
+}
+
+/// Takes a slot of one OS account's own share of a sort: whoever has the account can keep its processes from going on.
+pub fn share_of_os_account(sort: &'static str, count: u16, uid: OsUid) -> Result<Slot, Denial> {
+    take(sort, &format!("{sort}-as-{}", uid.raw()), count)
 }
 
 fn take(sort: &str, name: &str, count: u16) -> Result<Slot, Denial> {
@@ -152,7 +178,9 @@ fn serve_launcher(connection: OwnedFd, peer: Peer) {
             conversation::start(&packet.bytes, packet.descriptors, connection, peer);
         }
         _ if !packet.descriptors.is_empty() => refuse(&connection, peer, unwanted_descriptors()),
+        LauncherRequest::Captured { job, stream } => captured(&settings, &job, stream, &connection, peer),
         LauncherRequest::Attach { job } => shepherd::attach(&settings, &job, &connection),
+        LauncherRequest::Files(wanted) => agent::serve(&settings, &wanted, connection, peer),
         request => match answer(&settings, request, peer) {
             Ok(answer) => reply(&connection, &answer),
             Err(denial) => refuse(&connection, peer, denial),
@@ -195,9 +223,44 @@ fn answer(settings: &Settings, request: LauncherRequest, peer: Peer) -> Result<L
         LauncherRequest::Explain(wanted) => shepherd::explain(wanted).map(LauncherReply::Explained),
         LauncherRequest::Abandon { job } => shepherd::abandon(&job).map(|()| LauncherReply::Done),
         LauncherRequest::Forget { jobs } => forget(settings, &jobs),
-        LauncherRequest::Run(_) | LauncherRequest::Converse(_) | LauncherRequest::Attach { .. } => {
-            Err(Denial::internal("this request is answered elsewhere"))
+        LauncherRequest::Folders { after } => shepherd::jobs_after(after.as_ref(), MAX_FORGET)
+            .map(|jobs| LauncherReply::Folders { jobs })
+            .map_err(|error| Denial::new(Code::Disk, "jobs", format!("the jobs' folders: {error}"))),
+        LauncherRequest::Gpus => {
+            Ok(LauncherReply::Gpus { count: shepherd::count_gpus(&settings.executor.local.capacity) })
         }
+        LauncherRequest::LeasePool { application, account } => {
+            pool::lease(&application, &account, peer).map(LauncherReply::Leased)
+        }
+        LauncherRequest::ReturnPool { application, account } => {
+            pool::give_back(settings, &application, &account, peer).map(LauncherReply::Returned)
+        }
+        LauncherRequest::ListPool { after } => pool::page(after, peer).map(LauncherReply::Pool),
+        LauncherRequest::ImportPool { records } => {
+            pool::import(settings, &records, peer).map(|()| LauncherReply::Done)
+        }
+        LauncherRequest::Run(_)
+        | LauncherRequest::Files(_)
+        | LauncherRequest::Converse(_)
+        | LauncherRequest::Attach { .. }
+        | LauncherRequest::Captured { .. } => Err(Denial::internal("this request is answered elsewhere")),
+    }
+}
+
+/// Answers with the descriptors of a captured stream.
+fn captured(settings: &Settings, job: &JobId, stream: CapturedStream, connection: &OwnedFd, peer: Peer) {
+    let open = || {
+        let slot = slot("requests", settings.launcher.max_requests)?;
+        let files = shepherd::captured(job, stream).map_err(|error| {
+            Denial::new(Code::Disk, "jobs", format!("the captured output cannot be opened: {error}"))
+        })?;
+        Ok((files.ok_or_else(Denial::not_found)?, slot))
+    };
+    match open() {
+        Ok((files, _slot)) => {
+            reply_with(connection, &LauncherReply::Captured, &[files.bytes.as_fd(), files.left_out.as_fd()]);
+        }
+        Err(denial) => refuse(connection, peer, denial),
     }
 }
 
@@ -266,16 +329,9 @@ fn forget(settings: &Settings, jobs: &[JobId]) -> Result<LauncherReply, Denial> 
         return Err(Denial::invalid(format!("at most {MAX_FORGET} jobs at a time")));
     }
     for job in jobs {
-        let folder = paths::job_folder(job);
         if shepherd::is_over(job) {
             shepherd::end_what_is_left(settings, job);
-            // The folder is root's alone and holds files only.
-            match fs::remove_dir_all(&folder) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(Denial::new(Code::Disk, folder.display().to_string(), error.to_string()));
-                }
-                _ => {}
-            }
+            shepherd::remove(job)?;
         }
     }
     Ok(LauncherReply::Done)

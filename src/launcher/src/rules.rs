@@ -1,6 +1,7 @@
 //! What root wrote down and what the name service says, read afresh for one request.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::io;
 
 use deputy_core::application::{Application, Mode, Service};
@@ -49,6 +50,9 @@ impl Rules {
         let etc = Directory::new(ETC_DEPUTY);
         let application = etc.application(name)?;
         let ids = |entry: PasswdEntry| (entry.uid, entry.gid);
+        // Each name is asked for once: the same user is named in several places, and a second answer that differed would
+        // not be a better one.
+        let by_name = Asked::default();
         // "There is no such service user" and "the name service does not say" are not the same: whom it fails to name
         // would be left unprotected.
         let failed = Cell::new(None);
@@ -63,7 +67,7 @@ impl Rules {
         let but = (application.mode == Mode::SingleUser).then_some(name);
         let services = etc.services(
             but,
-            |user| found(accounts::by_name(user.as_str())).map(ids),
+            |user| found(by_name.entry(user)).map(ids),
             |uid| found(accounts::by_uid(uid)).map(ids),
         )?;
         if let Some(error) = failed.take() {
@@ -71,7 +75,7 @@ impl Rules {
         }
         let service_uid = match &application.service {
             Service::Uid(uid) => *uid,
-            Service::User(user) => service_uid(name, user)?,
+            Service::User(user) => service_uid(name, user, by_name.entry(user))?,
         };
         Ok(Self { settings, name: name.clone(), application, service_uid, services })
     }
@@ -111,12 +115,32 @@ impl Rules {
     }
 }
 
-fn service_uid(name: &ApplicationName, user: &OsUserName) -> Result<u32, Denial> {
+/// Names that the name service was asked about while the rules of one request were read, with its answers.
+#[derive(Default)]
+struct Asked(RefCell<HashMap<OsUserName, Option<PasswdEntry>>>);
+
+impl Asked {
+    /// The passwd entry of a name. A failure is not kept.
+    fn entry(&self, user: &OsUserName) -> io::Result<Option<PasswdEntry>> {
+        if let Some(answer) = self.0.borrow().get(user) {
+            return Ok(answer.clone());
+        }
+        let answer = accounts::by_name(user.as_str())?;
+        self.0.borrow_mut().insert(user.clone(), answer.clone());
+        Ok(answer)
+    }
+}
+
+fn service_uid(
+    name: &ApplicationName,
+    user: &OsUserName,
+    entry: io::Result<Option<PasswdEntry>>,
+) -> Result<u32, Denial> {
     let invalid = |message: String| {
         Denial::new(Code::ApplicationInvalid, format!("applications.d/{name}.toml: service_user"), message)
             .remedy("create the service user, or correct the name in the file")
     };
-    match accounts::by_name(user.as_str()).map_err(name_service)? {
+    match entry.map_err(name_service)? {
         Some(entry) if entry.uid != 0 => Ok(entry.uid),
         Some(_) => Err(invalid(format!("{user} is root; an application never is"))),
         None => Err(invalid(format!("the name service does not know {user}"))),

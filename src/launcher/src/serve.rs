@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use deputy_core::denial::{Code, Denial};
+use deputy_core::job::JobEnd;
 use deputy_core::message::{LauncherReply, encode};
 use deputy_sys::process::{self, Fork, Wait};
 use deputy_wire::Peer;
@@ -50,6 +51,9 @@ const MAX_OWNER_CHILDREN: usize = 64;
 #[derive(Default)]
 struct Children {
     by_pid: HashMap<i32, (Entrance, u32)>,
+    sweeper: Option<i32>,
+    /// Whether a child was killed since the sweeper was started: what it left is to be ended.
+    sweep_again: bool,
 }
 
 impl Children {
@@ -68,8 +72,26 @@ impl Children {
     fn reap(&mut self) -> io::Result<()> {
         while let Wait::Reaped(child) = process::reap()? {
             self.by_pid.remove(&child.pid);
+            if self.sweeper == Some(child.pid) {
+                self.sweeper = None;
+            }
+            // Which child it was is not known here, and need not be.
+            self.sweep_again |= !matches!(child.end, JobEnd::Exited { code: 0 });
+        }
+        if self.sweep_again && self.sweeper.is_none() {
+            self.sweep();
         }
         Ok(())
+    }
+
+    /// Starts the child that ends what is left of jobs whose shepherds have gone.
+    fn sweep(&mut self) {
+        self.sweep_again = false;
+        match process::fork_single_threaded() {
+            Ok(Fork::Child) => request::sweep(),
+            Ok(Fork::Parent(pid)) => self.sweeper = Some(pid),
+            Err(error) => tracing::error!(event = "fork_failed", error = %error),
+        }
     }
 }
 
@@ -85,6 +107,7 @@ pub fn main() -> io::Result<()> {
     let mut children = Children::default();
     let mut modules = Modules::default();
     modules.keep_mapped();
+    children.sweep();
     tracing::info!(event = "launcher_ready");
 
     loop {

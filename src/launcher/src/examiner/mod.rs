@@ -7,6 +7,7 @@ mod account;
 mod link;
 mod pam;
 mod paths;
+mod quota;
 mod service;
 mod shadow;
 

@@ -1,5 +1,7 @@
 //! Home and roots, looked at as the OS account: which component cannot be entered, and which permission is missing.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -8,11 +10,12 @@ use deputy_core::denial::Denial;
 use deputy_core::finding::{Finding, FindingCode, Severity};
 use deputy_core::job::OsIdentity;
 use deputy_core::message::ExamineRequest;
-use deputy_core::names::OsGroupName;
 use deputy_sys::Credentials;
 use rustix::fs::Access as Wanted;
 use rustix::io::Errno;
 
+use super::quota;
+use crate::roots;
 use crate::rules::{Rules, Target};
 
 /// Becomes the OS account and tries its home and the application's roots. The process ends with this request, so
@@ -32,8 +35,12 @@ pub fn findings(
         return vec![Denial::internal(format!("could not become {identity}: {error}")).into()];
     }
     let mut findings: Vec<Finding> = home(target, &credentials).into_iter().collect();
-    findings
-        .extend(rules.application.roots.iter().filter_map(|r| root(rules, target, &credentials, request, r)));
+    let roots = &rules.application.roots;
+    findings.extend(roots.iter().filter_map(|r| root(rules, target, &credentials, request, r)));
+    let mut folders = vec![PathBuf::from(OsStr::from_bytes(&target.entry.home))];
+    let of_roots = roots::of_account(rules, target, &request.os_user, &request.account);
+    folders.extend(of_roots.into_iter().map(|(path, _)| path));
+    findings.extend(quota::findings(&folders, &credentials));
     findings
 }
 
@@ -55,7 +62,7 @@ fn root(
     request: &ExamineRequest,
     root: &Root,
 ) -> Option<Finding> {
-    let candidates = candidates(rules, target, request, &root.path);
+    let candidates = roots::folders(rules, target, &request.os_user, &request.account, &root.path);
     let Some(first) = candidates.first() else {
         let message = format!("{}: the account is in no group that the root's pattern could mean", root.path);
         return Some(
@@ -80,20 +87,6 @@ fn root(
         Finding::new(FindingCode::RootNotWritable, Severity::Warning, message)
             .remedy("give the account or its group write permission there, or set access = \"read-only\""),
     )
-}
-
-/// The folders that a root's pattern means for this account: one for each of its groups, where the pattern has one.
-fn candidates(rules: &Rules, target: &Target, request: &ExamineRequest, pattern: &str) -> Vec<PathBuf> {
-    let plain =
-        pattern.replace("{os_user}", request.os_user.as_str()).replace("{account}", request.account.as_str());
-    if !plain.contains("{os_group}") {
-        return vec![plain.into()];
-    }
-    let allow = rules.application.os_accounts.allow_groups.as_ref();
-    let allowed =
-        |name: &str| allow.is_none_or(|groups: &Vec<OsGroupName>| groups.iter().any(|g| g.as_str() == name));
-    let groups = target.groups.iter().filter(|group| allowed(&group.name));
-    groups.map(|group| plain.replace("{os_group}", &group.name).into()).collect()
 }
 
 /// What is in the way to a folder.

@@ -3,18 +3,27 @@
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use deputy_core::application::DEFAULT_KIND;
 use deputy_core::denial::{Code, Denial};
 use deputy_core::ids::OsGid;
+use deputy_core::kind::{Kind, Leftovers};
+use deputy_core::limits::{DEFAULT_GRACE_SECONDS, JobBounds};
 use deputy_core::message::RunRequest;
 use deputy_core::names::KindName;
 use deputy_core::pattern::CommandRule;
 use deputy_core::policy;
 use deputy_core::settings::Settings;
+use deputy_core::size::ByteSize;
 use deputy_etc::root_owned;
+use deputy_sys::confine::Confinement;
 
+use super::confine;
 use super::environment::SEARCH_PATH;
+use super::gpus::Gpus;
+use super::variables::Variables;
+use super::watch::EndRules;
 use crate::rules::{Rules, Target};
 use crate::{consents, pam};
 
@@ -50,41 +59,102 @@ pub struct Decision {
     pub argv: Vec<CString>,
     /// Working directories to try.
     pub directories: Vec<CString>,
+    /// What the job reaches of the machine; none is whatever its user reaches.
+    pub confinement: Option<Confinement>,
     /// Whether setuid programs have no effect.
     pub no_new_privileges: bool,
+    /// How much of each captured stream is kept.
+    pub output_bound: ByteSize,
+    /// What bounds it: what policy says, lowered by the request.
+    pub bounds: JobBounds,
+    /// What happens to what is left when its first process has ended.
+    pub leftovers: Leftovers,
+    /// The GPUs that it was leased.
+    pub gpus: Gpus,
+}
+
+impl Decision {
+    /// When and how it is ended.
+    pub fn end_rules(&self) -> EndRules {
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        EndRules {
+            time_limit: self.bounds.time_limit_seconds.map(seconds),
+            grace: seconds(self.bounds.grace_seconds.unwrap_or(DEFAULT_GRACE_SECONDS)),
+            leftovers: self.leftovers,
+        }
+    }
 }
 
 /// Decides about a request.
-pub fn decide(settings: &Settings, request: &RunRequest, purpose: Purpose) -> Result<Decision, Denial> {
+pub fn decide(
+    settings: &Settings,
+    request: &RunRequest,
+    variables: &Variables,
+    purpose: Purpose,
+) -> Result<Decision, Denial> {
     let rules = Rules::under(settings.clone(), &request.application)?;
     let kind_name = request.kind.as_ref().map_or(DEFAULT_KIND, KindName::as_str);
     let kind = policy::check_kind(&rules.name, &rules.application, request.kind.as_ref())?;
-    let rule = policy::check_command(&rules.name, kind_name, kind, &request.argv)?;
-    check_paths(rule, &request.argv)?;
+    let (rule, programs) = if request.script {
+        if request.argv.first().is_none_or(Vec::is_empty) {
+            return Err(Denial::invalid("a script needs a name to be called by"));
+        }
+        (policy::check_script(&rules.name, kind_name, kind)?, Vec::new())
+    } else {
+        let rule = policy::check_command(&rules.name, kind_name, kind, &request.argv)?;
+        check_paths(rule, &request.argv)?;
+        (rule, programs(&request.argv[0])?)
+    };
     policy::check_environment(&rules.name, &rules.application, &request.environment)?;
+    variables.check(&rules.name, &rules.application)?;
+    let bounds = bounds(&rules, kind_name, kind, request)?;
 
     match purpose {
         Purpose::Run { by_uid } => {
-            consents::valid(&rules, &request.account, &request.os_account, by_uid)?;
+            let consent = consents::valid(&rules, &request.account, &request.os_account, by_uid)?;
+            request.login.map_or(Ok(()), |login| consent.check_login(login))?;
         }
         Purpose::Explain => consents::would_be_valid(&rules, &request.account, &request.os_account)?,
     }
     let target = rules.pinned_target(&request.os_account)?;
     let gid = group(&rules, &target, request)?;
+    let gpus = Gpus::leased(&rules.settings.executor.local.capacity, &request.gpus)?;
+    let confinement = confine::confinement(&rules, kind, &target, request, gpus.devices_of_job())?;
     pam::check_service(&rules.application.pam.job)?;
 
     Ok(Decision {
         service_uid: rules.service_uid,
         gid,
-        programs: programs(&request.argv[0])?,
+        programs,
         argv: request.argv.iter().map(|argument| c_string(argument)).collect::<Result<_, _>>()?,
         directories: directories(request.directory.as_deref(), &target.entry.home)?,
+        confinement,
         no_new_privileges: kind.no_new_privileges,
+        output_bound: kind.output.unwrap_or(settings.output.stream),
+        bounds,
+        leftovers: kind.leftovers,
+        gpus,
         pam_service: rules.application.pam.job.clone(),
         application: rules.name.to_string(),
         rule: rule.as_str().to_owned(),
         target,
     })
+}
+
+/// What policy says, lowered by what the request asks for. Nothing can run under a ceiling of nothing.
+fn bounds(rules: &Rules, kind_name: &str, kind: &Kind, request: &RunRequest) -> Result<JobBounds, Denial> {
+    let rule = format!("applications.d/{}.toml: kinds.{kind_name}", rules.name);
+    let bounds = kind.bounds(rules.application.limits).lowered_by(request.bounds, &rule)?;
+    let limits = &bounds.limits;
+    let nothing = limits.memory.is_some_and(|memory| memory.0 == 0)
+        || limits.cpus.is_some_and(|cpus| cpus.0 == 0)
+        || limits.pids == Some(0)
+        || limits.files == Some(0)
+        || bounds.time_limit_seconds == Some(0);
+    if nothing {
+        return Err(Denial::invalid("a ceiling of nothing: memory, cpus, pids, files and time are above 0"));
+    }
+    Ok(bounds)
 }
 
 /// A job's files can belong to another of its own groups, if the application may act for that group at all. It gains

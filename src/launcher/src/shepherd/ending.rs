@@ -14,9 +14,6 @@ use super::folder;
 use super::watch::{Adoption, adopt, has_shepherd};
 use crate::paths::JOBS;
 
-/// The time between TERM and KILL.
-const GRACE_MS: u32 = 10_000;
-
 /// For how long shepherds that are busy with PAM are asked again; whoever waits for the answer waits longer.
 const PATIENCE: Duration = Duration::from_secs(12);
 
@@ -74,18 +71,17 @@ fn tell(job: &JobId, application: &ApplicationName, account: &AccountName, uid: 
         None if folder::outcome(job).is_some() || !has_shepherd(job) => return Told::NotMeant,
         None => return Told::Later,
     }
-    cancel(job)
+    end(job)
 }
 
-fn cancel(job: &JobId) -> Told {
+fn end(job: &JobId) -> Told {
     let Ok((ours, theirs)) = deputy_wire::pair() else { return Told::Later };
     match adopt(job, &theirs) {
         Adoption::Adopted => {}
         Adoption::NoShepherd => return Told::NotMeant,
         Adoption::Failed => return Told::Later,
     }
-    let command = JobCommand::Cancel { grace_ms: GRACE_MS };
-    match encode(&command).map(|packet| deputy_wire::send(&ours, &packet, &[])) {
+    match encode(&JobCommand::EndForConsent).map(|packet| deputy_wire::send(&ours, &packet, &[])) {
         Ok(Ok(())) => Told::Ending,
         _ => Told::Later,
     }

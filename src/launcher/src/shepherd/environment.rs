@@ -9,7 +9,11 @@ pub const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/us
 
 /// The fixed base, then what PAM's modules set, then what the request sets and policy allowed; later ones win. What
 /// the loader reads is never taken from PAM either.
-pub fn build(entry: &PasswdEntry, from_pam: &[Vec<u8>], from_request: &[Vec<u8>]) -> Vec<CString> {
+pub fn build<'a>(
+    entry: &PasswdEntry,
+    from_pam: &'a [Vec<u8>],
+    from_request: impl Iterator<Item = &'a [u8]>,
+) -> Vec<CString> {
     let shell = if entry.shell.is_empty() { b"/bin/sh".as_slice() } else { &entry.shell };
     let base: [(&[u8], &[u8]); 5] = [
         (b"HOME", &entry.home),
@@ -20,12 +24,12 @@ pub fn build(entry: &PasswdEntry, from_pam: &[Vec<u8>], from_request: &[Vec<u8>]
     ];
     let mut variables: Vec<Vec<u8>> =
         base.iter().map(|(name, value)| [name, b"=".as_slice(), value].concat()).collect();
-    let from_pam = from_pam.iter().filter(|variable| !variable.starts_with(b"LD_"));
+    let from_pam = from_pam.iter().map(Vec::as_slice).filter(|variable| !variable.starts_with(b"LD_"));
     for variable in from_pam.chain(from_request) {
         let Some(at) = variable.iter().position(|&b| b == b'=').filter(|&at| at > 0) else { continue };
         let name = &variable[..=at];
         variables.retain(|other| !other.starts_with(name));
-        variables.push(variable.clone());
+        variables.push(variable.to_vec());
     }
     // A NUL cannot get here: passwd, PAM and the policy check have none.
     variables.into_iter().filter_map(|variable| CString::new(variable).ok()).collect()
@@ -44,7 +48,8 @@ mod tests {
             shell: b"/bin/bash".to_vec(),
         };
         let bytes = |texts: &[&str]| texts.iter().map(|text| text.as_bytes().to_vec()).collect::<Vec<_>>();
-        let mut built: Vec<String> = build(&entry, &bytes(from_pam), &bytes(from_request))
+        let from_request = bytes(from_request);
+        let mut built: Vec<String> = build(&entry, &bytes(from_pam), from_request.iter().map(Vec::as_slice))
             .into_iter()
             .map(|variable| variable.into_string().unwrap())
             .collect();

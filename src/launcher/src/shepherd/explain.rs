@@ -3,8 +3,10 @@
 use deputy_core::denial::{Code, Denial};
 use deputy_core::ids::JobId;
 use deputy_core::message::{ExplainRequest, Explanation, RunRequest};
+use deputy_core::stream::Streams;
 
 use super::decide::{self, Purpose};
+use super::variables::Variables;
 use crate::rules;
 
 /// Decides as a run would.
@@ -17,12 +19,18 @@ pub fn explain(request: ExplainRequest) -> Result<Explanation, Denial> {
         os_account: request.os_account,
         kind: request.kind,
         argv: request.argv,
+        script: false,
         directory: request.directory,
         environment: request.environment,
+        environment_descriptor: false,
         umask: None,
         os_group: request.os_group,
+        streams: Streams::default(),
+        bounds: request.bounds,
+        gpus: Vec::new(),
+        login: None,
     };
-    match decide::decide(&rules::settings()?, &run, Purpose::Explain) {
+    match decide::decide(&rules::settings()?, &run, &Variables::default(), Purpose::Explain) {
         Ok(decision) => Ok(Explanation::Allowed { rule: decision.rule }),
         // A fault of the machine's is no decision.
         Err(denial) if denial.code == Code::Internal => Err(denial),

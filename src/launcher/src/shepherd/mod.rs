@@ -4,38 +4,54 @@
 //! whoever revokes a consent and then looks at the folders sees every job that could still start. The same process
 //! opens the PAM session, waits for the whole tree, writes the record and closes the session.
 
+mod bounds;
+mod capture;
+mod confine;
 mod decide;
 mod ending;
 mod environment;
 mod explain;
 mod folder;
+mod gpus;
+mod script;
 mod session;
 mod stdio;
+mod streams;
+mod tree;
+mod variables;
 mod watch;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 use deputy_core::denial::{Code, Denial};
 use deputy_core::ids::JobId;
+use deputy_core::job::EndCause;
 use deputy_core::message::{JobState, LauncherReply, RunRequest};
 use deputy_core::project::MAX_UMASK;
 use deputy_core::settings::Settings;
 use deputy_sys::cgroup::JobCgroup;
-use deputy_sys::launch::{Launch, above_stdio};
+use deputy_sys::launch::Launch;
 use deputy_sys::{Credentials, launch, process};
 use deputy_wire::Peer;
 
+use self::bounds::OwnCgroup;
 use self::decide::{Decision, Purpose};
 use self::folder::JobFolder;
+use self::script::Script;
 use self::session::JobSession;
+use self::stdio::Brought;
+use self::streams::Owner;
+use self::tree::Tree;
 use self::watch::{Adoption, Ended, Watch};
 use crate::consents;
 use crate::request::{refuse, reply, slot};
 
 pub use self::ending::end_all;
 pub use self::explain::explain;
-pub use self::folder::{abandon, is_over};
+pub use self::folder::{abandon, captured, is_over, jobs_after, remove};
+pub use self::gpus::count_gpus;
 
 /// The whole life of a shepherd.
 pub fn run(
@@ -49,8 +65,8 @@ pub fn run(
         Ok(slot) => slot,
         Err(denial) => return refuse(&connection, peer, denial),
     };
-    let stdio = match stdio::check(descriptors) {
-        Ok(stdio) => stdio,
+    let brought = match stdio::take(&request, descriptors) {
+        Ok(brought) => brought,
         Err(denial) => return refuse(&connection, peer, denial),
     };
     // The commit point: from here on this id has been used.
@@ -58,7 +74,7 @@ pub fn run(
         Ok(folder) => folder,
         Err(denial) => return refuse(&connection, peer, denial),
     };
-    match shepherd(settings, &request, stdio, &folder, &connection, peer) {
+    match shepherd(settings, &request, brought, &folder, &connection, peer) {
         Ok(()) => {}
         Err(denial) => {
             folder.record_denial(&denial);
@@ -71,16 +87,16 @@ pub fn run(
 fn shepherd(
     settings: &Settings,
     request: &RunRequest,
-    stdio: [OwnedFd; 3],
+    brought: Brought,
     folder: &JobFolder,
     connection: &OwnedFd,
     peer: Peer,
 ) -> Result<(), Denial> {
     // Before consent is read: whoever takes it back and then looks for its jobs finds this one, or is seen by it.
     folder.record_identity(request)?;
-    let decision = decide::decide(settings, request, Purpose::Run { by_uid: peer.uid })?;
+    let decision = decide::decide(settings, request, &brought.variables, Purpose::Run { by_uid: peer.uid })?;
     let session = session::open(&decision, &decision.target.entry.name, &request.os_account)?;
-    let outcome = run_in_session(settings, request, stdio, folder, connection, &decision, &session, peer);
+    let outcome = run_in_session(settings, request, brought, folder, connection, &decision, &session, peer);
     session.close();
     outcome
 }
@@ -92,7 +108,7 @@ fn shepherd(
 fn run_in_session(
     settings: &Settings,
     request: &RunRequest,
-    stdio: [OwnedFd; 3],
+    brought: Brought,
     folder: &JobFolder,
     connection: &OwnedFd,
     decision: &Decision,
@@ -100,42 +116,67 @@ fn run_in_session(
     peer: Peer,
 ) -> Result<(), Denial> {
     let internal = |what: &'static str| move |error: io::Error| Denial::internal(format!("{what}: {error}"));
-    let cgroup = JobCgroup::create(&settings.executor.local.cgroup, &request.job)
-        .map_err(internal("the job's cgroup"))?;
+    let cgroup = OwnCgroup::create(settings, &request.job).map_err(internal("the job's cgroup"))?;
     let in_cgroup =
-        cgroup.as_ref().map(JobCgroup::folder).transpose().map_err(internal("the job's cgroup"))?;
+        cgroup.as_ref().map(|cgroup| cgroup.folder()).transpose().map_err(internal("the job's cgroup"))?;
+    let bounds = &decision.bounds;
+    let held =
+        bounds::hold(&bounds.limits, cgroup.as_deref()).map_err(internal("the ceilings of the job"))?;
+    decision.gpus.deny_the_others(in_cgroup.as_ref().map(AsFd::as_fd));
     process::become_subreaper().map_err(internal("becoming a subreaper"))?;
     let signals = process::signals().map_err(internal("signals"))?;
 
+    let Brought { input, output, error, script, variables } = brought;
+    let owner = Owner { uid: request.os_account.uid, gid: decision.gid, bound: decision.output_bound };
+    let (streams, pumps) = streams::prepare(&request.streams, [input, output, error], folder, owner)?;
+    let script_bytes = script.as_ref().map(Script::size);
+    let of_gpus = decision.gpus.variables();
+    let slices = |variables| <[Vec<u8>]>::iter(variables).map(Vec::as_slice);
+    let environment = slices(&request.environment).chain(variables.iter()).chain(slices(&of_gpus));
     let job = Launch {
         programs: decision.programs.clone(),
+        script: script.map(Script::into_descriptor),
         argv: decision.argv.clone(),
-        environment: environment::build(&decision.target.entry, &session.environment, &request.environment),
+        environment: environment::build(&decision.target.entry, &session.environment, environment),
         credentials: Credentials {
             uid: request.os_account.uid,
             gid: decision.gid,
             groups: session.groups.clone(),
         },
         directories: decision.directories.clone(),
-        stdio: above_stdio(stdio).map_err(internal("the job's descriptors"))?,
+        streams,
         cgroup: in_cgroup,
+        confinement: decision.confinement.clone(),
         no_new_privileges: decision.no_new_privileges,
         // A project can make it stricter, never looser.
         umask: session.umask | (request.umask.unwrap_or(0) & MAX_UMASK),
         limits: session.limits.clone(),
+        ceilings: held.ceilings,
+        nice: bounds.nice.unwrap_or(0),
     };
     // PAM may have taken its time: what the owner took back meanwhile starts nothing.
-    consents::still_valid(&request.application, &request.account, &request.os_account, decision.service_uid)?;
+    consents::still_valid(
+        &request.application,
+        &request.account,
+        &request.os_account,
+        decision.service_uid,
+        request.login,
+    )?;
+    let from = Instant::now();
     let started = launch::launch(&job).map_err(internal("the job's fork"))?;
+    let tree = Tree::new(started.pid, cgroup, from);
     // The job has its copies; ours would keep its pipes open.
     drop(job);
-    log_launch(request, decision, peer, started.pid);
+    log_launch(request, decision, script_bytes, peer, started.pid);
     // While the job gets to its program there is nothing else to do.
     folder.prepare_end();
 
-    let mut watch = Watch::new(folder, connection.as_fd(), signals, cgroup, started)?;
-    let Ended { end, usage } = watch.until_the_tree_has_ended()?;
-    let record = folder::record(&request.job, end, usage);
+    let mut watch =
+        Watch::new(folder, connection.as_fd(), signals, tree, started.report, decision.end_rules(), pumps)?;
+    let Ended { end, cause, usage, captured } = watch.until_the_tree_has_ended()?;
+    let mut record = folder::record(&request.job, end, usage, captured);
+    record.cause = cause;
+    record.enforcement = held.enforcement;
     folder.record_end(&record)?;
     tracing::info!(
         event = "job_ended",
@@ -143,13 +184,14 @@ fn run_in_session(
         application = %request.application,
         account = %request.account,
         end = ?record.end,
+        cause = record.cause.map(EndCause::as_str),
     );
     watch.tell(&JobState::Ended(record));
     watch.close();
     Ok(())
 }
 
-fn log_launch(request: &RunRequest, decision: &Decision, peer: Peer, pid: i32) {
+fn log_launch(request: &RunRequest, decision: &Decision, script_bytes: Option<usize>, peer: Peer, pid: i32) {
     let command: Vec<_> = request.argv.iter().map(|argument| String::from_utf8_lossy(argument)).collect();
     tracing::info!(
         event = "job_started",
@@ -160,6 +202,7 @@ fn log_launch(request: &RunRequest, decision: &Decision, peer: Peer, pid: i32) {
         uid = request.os_account.uid.raw(),
         rule = %decision.rule,
         command = %command.join(" "),
+        script_bytes,
         pid,
         peer_uid = peer.uid,
         peer_pid = peer.pid,
@@ -190,10 +233,24 @@ pub fn attach(settings: &Settings, job: &JobId, connection: &OwnedFd) {
     reply(connection, &LauncherReply::Job(JobState::Lost));
 }
 
-/// Ends what is left of a job whose shepherd has gone: nothing of a job may run on without one.
+/// Ends what is left of a job whose shepherd has gone: nothing of a job may run on without one. Without a cgroup nobody
+/// knows what belonged to it; its first process has ended with its shepherd.
 pub fn end_what_is_left(settings: &Settings, job: &JobId) {
-    if let Some(cgroup) = JobCgroup::find(&settings.executor.local.cgroup, job) {
-        let _ = cgroup.kill();
-        let _ = cgroup.remove();
+    let Some(cgroup) = JobCgroup::find(&settings.executor.local.cgroup, job) else { return };
+    match cgroup.end() {
+        // Somebody else has just done it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => tracing::error!(event = "job_not_ended", job = %job, error = %error),
+        Ok(()) => tracing::warn!(event = "job_without_shepherd_ended", job = %job),
+    }
+}
+
+/// Ends what is left of all jobs whose shepherds have gone. A shepherd listens before it makes the cgroup, and until it
+/// has removed it. Jobs of another Deputy, which shares the hierarchy, have no folder here.
+pub fn end_all_that_is_left(settings: &Settings) {
+    for job in JobCgroup::jobs(&settings.executor.local.cgroup) {
+        if folder::exists(&job) && !watch::has_shepherd(&job) {
+            end_what_is_left(settings, &job);
+        }
     }
 }

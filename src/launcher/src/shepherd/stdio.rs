@@ -1,23 +1,80 @@
-//! The three descriptors that a request brings: only files, pipes, sockets and a few devices pass.
+//! The descriptors that a request brings: only files, pipes, sockets and a few devices pass, each for what it is for.
 
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::time::{Duration, Instant};
 
 use deputy_core::denial::{Code, Denial};
+use deputy_core::message::RunRequest;
+use deputy_core::stream::{Input, Output};
+use deputy_sys::process;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, major, minor};
+
+use super::script::Script;
+use super::variables::Variables;
 
 /// The memory devices that are no more than they seem: null, zero, full, random, urandom.
 const HARMLESS_DEVICES: [(u32, u32); 5] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9)];
 
-/// Exactly three, each of a sort that can be standard input or output. A terminal is refused: a job that shares one
-/// with other processes could type into it (CVE-2005-4890).
-pub fn check(descriptors: Vec<OwnedFd>) -> Result<[OwnedFd; 3], Denial> {
-    let stdio: [OwnedFd; 3] = descriptors.try_into().map_err(|wrong: Vec<OwnedFd>| {
-        refused(format!("a job takes exactly three descriptors, not {}", wrong.len()))
-    })?;
-    for (descriptor, name) in stdio.iter().zip(["standard input", "standard output", "standard error"]) {
-        check_one(descriptor, name, name == "standard input")?;
+/// The most bytes of a script, and of variables.
+pub const MAX_CONTENTS: usize = 1 << 20;
+
+/// How long whoever is at the other end of a pipe may take to say everything.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// After so many seconds a file system that does not answer is no longer waited for: the process ends, as after any
+/// request that never came. Nothing has been decided or written then.
+const PATIENCE_WITH_FILES: u32 = 15;
+
+/// What a request brought, looked at and, where it is not for the job itself, read.
+pub struct Brought {
+    /// Standard input.
+    pub input: Option<OwnedFd>,
+    /// Standard output.
+    pub output: Option<OwnedFd>,
+    /// Standard error.
+    pub error: Option<OwnedFd>,
+    /// The program.
+    pub script: Option<Script>,
+    /// Variables that nobody writes down.
+    pub variables: Variables,
+}
+
+/// Takes exactly the descriptors that the request says it has, each of a sort that it can be. A terminal is refused: a
+/// job that shares one with other processes could type into it (CVE-2005-4890).
+pub fn take(request: &RunRequest, descriptors: Vec<OwnedFd>) -> Result<Brought, Denial> {
+    let (wanted, got) = (request.descriptors(), descriptors.len());
+    if wanted != got {
+        return Err(refused(format!("this request takes exactly {wanted} descriptors, not {got}")));
     }
-    Ok(stdio)
+    let streams = &request.streams;
+    if streams.output == Output::SameAsOutput {
+        return Err(refused("standard output cannot go where standard output goes".to_owned()));
+    }
+    let mut left = descriptors.into_iter();
+    let mut stream = |is_brought: bool, name: &str, is_input: bool| {
+        let descriptor = is_brought.then(|| left.next()).flatten();
+        descriptor.map(|descriptor| check_one(&descriptor, name, is_input).map(|()| descriptor)).transpose()
+    };
+    let input = stream(streams.input == Input::Descriptor, "standard input", true)?;
+    let output = stream(streams.output == Output::Descriptor, "standard output", false)?;
+    let error = stream(streams.error == Output::Descriptor, "standard error", false)?;
+    let mut contents = |is_brought: bool, name: &str| {
+        let descriptor = is_brought.then(|| left.next()).flatten();
+        descriptor.map(|descriptor| read_whole(descriptor, name)).transpose()
+    };
+    let script = contents(request.script, "the script")?;
+    let variables = contents(request.environment_descriptor, "the variables' descriptor")?;
+    Ok(Brought {
+        input,
+        output,
+        error,
+        script: script.map(|bytes| Script::seal(&bytes)).transpose()?,
+        variables: variables.map(|bytes| Variables::read(&bytes)).transpose()?.unwrap_or_default(),
+    })
 }
 
 fn refused(message: String) -> Denial {
@@ -48,11 +105,98 @@ fn check_one(descriptor: &OwnedFd, name: &str, is_input: bool) -> Result<(), Den
     Ok(())
 }
 
+/// Everything that a file holds, from its beginning, or that comes through a pipe until it ends.
+fn read_whole(descriptor: OwnedFd, name: &str) -> Result<Vec<u8>, Denial> {
+    check_one(&descriptor, name, true)?;
+    let stat = fstat(&descriptor).map_err(|_| refused(format!("{name} cannot be looked at")))?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {
+            // Only as much as the file says that it has: those of /proc, whose text may depend on who reads, say none.
+            let size = usize::try_from(stat.st_size).ok().filter(|&size| size <= MAX_CONTENTS);
+            let mut bytes = vec![0; size.ok_or_else(|| too_large(name))?];
+            let file = File::from(descriptor);
+            let read = process::or_end_after(PATIENCE_WITH_FILES, || file.read_exact_at(&mut bytes, 0));
+            read.map_err(|error| refused(format!("{name} could not be read: {error}")))?;
+            Ok(bytes)
+        }
+        FileType::CharacterDevice => Err(refused(format!("{name} is a device"))),
+        _ => read_to_end(descriptor, name, PATIENCE),
+    }
+}
+
+fn read_to_end(descriptor: OwnedFd, name: &str, patience: Duration) -> Result<Vec<u8>, Denial> {
+    let end = Instant::now() + patience;
+    let mut pipe = File::from(descriptor);
+    let mut bytes = Vec::new();
+    let mut part = [0; 4096];
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
+        match poll(&mut [PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => return Err(refused(format!("{name} did not end within {} s", patience.as_secs()))),
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(errno) => return Err(refused(format!("{name} could not be waited for: {errno}"))),
+        }
+        // Somebody else may have read what was there; then this waits for the next, as a file system may.
+        match process::or_end_after(PATIENCE_WITH_FILES, || pipe.read(&mut part)) {
+            Ok(0) => return Ok(bytes),
+            Ok(count) => bytes.extend_from_slice(&part[..count]),
+            Err(error) => return Err(refused(format!("{name} could not be read: {error}"))),
+        }
+        if bytes.len() > MAX_CONTENTS {
+            return Err(too_large(name));
+        }
+    }
+}
+
+fn too_large(name: &str) -> Denial {
+    Denial::invalid(format!("{name} has more than {MAX_CONTENTS} bytes"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::{File, OpenOptions};
+    use std::fs::OpenOptions;
+    use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
+
+    use deputy_core::ids::{JobId, OsGid, OsUid};
+    use deputy_core::job::OsIdentity;
+    use deputy_core::limits::JobBounds;
+    use deputy_core::stream::Streams;
+
+    fn request(streams: Streams) -> RunRequest {
+        RunRequest {
+            job: JobId::from_random([0; JobId::BYTES]),
+            application: "demo".parse().unwrap(),
+            account: "ada".parse().unwrap(),
+            os_account: OsIdentity {
+                name: "ada".parse().unwrap(),
+                uid: OsUid::new(1001).unwrap(),
+                gid: OsGid::new(1001).unwrap(),
+            },
+            kind: None,
+            argv: vec![b"x".to_vec()],
+            script: false,
+            directory: None,
+            environment: Vec::new(),
+            environment_descriptor: false,
+            umask: None,
+            os_group: None,
+            streams,
+            bounds: JobBounds::default(),
+            gpus: Vec::new(),
+            login: None,
+        }
+    }
+
+    fn check(descriptors: Vec<OwnedFd>) -> Result<Brought, Denial> {
+        take(&request(Streams::default()), descriptors)
+    }
 
     fn null() -> OwnedFd {
         OpenOptions::new().read(true).write(true).open("/dev/null").unwrap().into()
@@ -85,5 +229,42 @@ mod tests {
         assert!(check(vec![reader.into(), writer.into(), null()]).is_ok());
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         assert!(check(vec![ours.into(), theirs.into(), null()]).is_ok());
+    }
+
+    #[test]
+    fn descriptors_are_those_of_what_the_request_says_in_its_order() {
+        let streams =
+            Streams { input: Input::Descriptor, output: Output::Captured, error: Output::SameAsOutput };
+        let with_variables = RunRequest { environment_descriptor: true, ..request(streams.clone()) };
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(b"A=1\0").unwrap();
+        drop(writer);
+        assert!(take(&request(streams.clone()), vec![null(), null()]).is_err());
+        let brought = take(&with_variables, vec![null(), reader.into()]).unwrap();
+        assert!(brought.input.is_some() && brought.output.is_none() && brought.script.is_none());
+        assert_eq!(brought.variables.iter().collect::<Vec<_>>(), [b"A=1"]);
+        let circle = Streams { output: Output::SameAsOutput, ..streams };
+        assert!(take(&request(circle), vec![null()]).is_err());
+    }
+
+    #[test]
+    fn contents_end_have_a_size_and_are_those_of_a_file_or_pipe() {
+        let read = |descriptor: OwnedFd| read_whole(descriptor, "it");
+        assert!(read(null()).is_err());
+        assert!(read(File::open("/").unwrap().into()).is_err());
+        assert_eq!(read(File::open("/proc/self/stat").unwrap().into()), Ok(Vec::new()));
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![7; MAX_CONTENTS]).unwrap();
+        assert_eq!(read(file.try_clone().unwrap().into()).map(|bytes| bytes.len()), Ok(MAX_CONTENTS));
+        file.write_all(b"x").unwrap();
+        assert_eq!(read(file.into()).unwrap_err().code, Code::InvalidArgument);
+
+        let (reader, writer) = std::io::pipe().unwrap();
+        let endless = read_to_end(reader.try_clone().unwrap().into(), "it", Duration::from_millis(20));
+        assert_eq!(endless.unwrap_err().code, Code::BadMessage);
+        let mut writer = writer;
+        let writing = std::thread::spawn(move || writer.write_all(&vec![0; MAX_CONTENTS + 1]));
+        assert_eq!(read(reader.into()).unwrap_err().code, Code::InvalidArgument);
+        drop(writing.join());
     }
 }

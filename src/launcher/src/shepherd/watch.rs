@@ -6,17 +6,19 @@ use std::time::{Duration, Instant};
 
 use deputy_core::denial::Denial;
 use deputy_core::ids::JobId;
-use deputy_core::job::{JobEnd, Usage};
+use deputy_core::job::{EndCause, JobEnd, Usage};
+use deputy_core::kind::Leftovers;
 use deputy_core::message::{JobCommand, JobState, LauncherReply, decode};
-use deputy_sys::cgroup::JobCgroup;
-use deputy_sys::descendants;
-use deputy_sys::launch::{LaunchResult, Started, launch_result};
-use deputy_sys::process::{self, SignalFd, Wait};
+use deputy_core::stream::Captured;
+use deputy_sys::launch::{LaunchResult, launch_result};
+use deputy_sys::process::{self, SignalFd};
 use deputy_wire::WireError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SocketFlags, accept_with, sockopt};
 
+use super::capture::Pumps;
 use super::folder::JobFolder;
+use super::tree::{self, Tree};
 use crate::paths::control_socket;
 use crate::request::reply;
 
@@ -32,31 +34,55 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The most connections that hear of one job at once; a daemon that restarts often leaves closed ones, which go.
 const MAX_LISTENERS: usize = 32;
 
-const SIGTERM: i32 = 15;
-const SIGKILL: i32 = 9;
+/// How long after a kill it is looked whether there is more to kill.
+const KILL_AGAIN: Duration = Duration::from_millis(20);
+
+/// The longest grace of a job whose consent was taken back.
+const REVOKED_GRACE: Duration = Duration::from_secs(10);
+
+/// When and how a job is ended.
+#[derive(Debug, Clone, Copy)]
+pub struct EndRules {
+    /// The longest time from its start.
+    pub time_limit: Option<Duration>,
+    /// The longest time between TERM and KILL.
+    pub grace: Duration,
+    /// What happens to what is left when its first process has ended.
+    pub leftovers: Leftovers,
+}
 
 /// How a job's whole tree ended.
 pub struct Ended {
     /// How its first process ended.
     pub end: JobEnd,
+    /// Why it was ended, where it did not end by itself.
+    pub cause: Option<EndCause>,
     /// What all of it used.
     pub usage: Usage,
+    /// What it wrote to captured streams.
+    pub captured: Captured,
+}
+
+/// A job that is being ended.
+struct Ending {
+    /// None where its first process has ended, and the others are to follow.
+    cause: Option<EndCause>,
+    kill_at: Instant,
 }
 
 /// A job that is being watched.
 pub struct Watch<'a> {
     folder: &'a JobFolder,
     signals: SignalFd,
-    cgroup: Option<JobCgroup>,
-    pid: i32,
+    tree: Tree,
+    rules: EndRules,
     report: Option<OwnedFd>,
     state: Option<JobState>,
     listeners: Vec<OwnedFd>,
-    started: Instant,
-    end: Option<JobEnd>,
     launch_failure: Option<JobEnd>,
-    usage: Usage,
-    kill_at: Option<Instant>,
+    end_at: Option<Instant>,
+    ending: Option<Ending>,
+    pumps: Pumps,
 }
 
 impl<'a> Watch<'a> {
@@ -65,24 +91,25 @@ impl<'a> Watch<'a> {
         folder: &'a JobFolder,
         connection: BorrowedFd<'_>,
         signals: SignalFd,
-        cgroup: Option<JobCgroup>,
-        started: Started,
+        tree: Tree,
+        report: OwnedFd,
+        rules: EndRules,
+        pumps: Pumps,
     ) -> Result<Self, Denial> {
         let own = connection.try_clone_to_owned().map_err(|error| Denial::internal(error.to_string()))?;
         never_wait_for(&own);
         Ok(Self {
             folder,
             signals,
-            cgroup,
-            pid: started.pid,
-            report: Some(started.report),
+            rules,
+            report: Some(report),
             state: None,
             listeners: vec![own],
-            started: Instant::now(),
-            end: None,
             launch_failure: None,
-            usage: Usage::default(),
-            kill_at: None,
+            end_at: rules.time_limit.map(|limit| tree.started() + limit),
+            ending: None,
+            pumps,
+            tree,
         })
     }
 
@@ -91,16 +118,23 @@ impl<'a> Watch<'a> {
         loop {
             self.wait_for_something()
                 .map_err(|error| Denial::internal(format!("the shepherd's loop: {error}")))?;
-            if self.reap()? {
+            if self.tree.reap()? {
                 break;
+            }
+            if self.tree.end().is_some() && self.rules.leftovers == Leftovers::End {
+                self.end(None, self.rules.grace);
             }
         }
         // A child that failed before exec may be reaped before its report has been read.
         self.read_report();
-        self.usage.wall_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let end = self.launch_failure.take().or(self.end.take());
-        let end = end.ok_or_else(|| Denial::internal("the job's first process was never reaped"))?;
-        Ok(Ended { end, usage: self.usage.clone() })
+        let ended = self.tree.take_end().map_err(|error| Denial::internal(error.to_string()))?;
+        let ran_out = || self.tree.ran_out_of_memory().then_some(EndCause::OutOfMemory);
+        Ok(Ended {
+            end: self.launch_failure.take().unwrap_or(ended),
+            cause: self.ending.as_ref().and_then(|ending| ending.cause).or_else(ran_out),
+            usage: self.tree.usage(),
+            captured: self.pumps.finish(),
+        })
     }
 
     /// Tells everybody who listens where the job stands.
@@ -117,15 +151,11 @@ impl<'a> Watch<'a> {
     pub fn close(mut self) {
         // Whoever connects now finds the record instead of a shepherd.
         self.accept();
-        if let Some(cgroup) = &self.cgroup
-            && let Err(error) = cgroup.remove()
-        {
-            tracing::warn!(event = "cgroup_left", error = %error);
-        }
     }
 
     fn wait_for_something(&mut self) -> io::Result<()> {
-        let timeout = self.kill_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let next = self.ending.as_ref().map(|ending| ending.kill_at).or(self.end_at);
+        let timeout = next.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.map(|left| Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(left.subsec_nanos()),
@@ -136,6 +166,7 @@ impl<'a> Watch<'a> {
         ];
         set.extend(self.listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
         set.extend(self.report.as_ref().map(|report| PollFd::new(report, PollFlags::IN)));
+        set.extend(self.pumps.descriptors().map(|pipe| PollFd::from_borrowed_fd(pipe, PollFlags::IN)));
         match poll(&mut set, timeout.as_ref()) {
             Err(rustix::io::Errno::INTR) => return Ok(()),
             Err(errno) => return Err(errno.into()),
@@ -147,8 +178,12 @@ impl<'a> Watch<'a> {
 
         // The signals are only a reason to wake up: what they mean is found out by `reap`.
         while ready[0] && self.signals.read_signal()?.is_some() {}
-        if ready.get(listening.end).copied().unwrap_or(false) {
+        let pumps = listening.end + usize::from(self.report.is_some());
+        if ready[listening.end..pumps].contains(&true) {
             self.read_report();
+        }
+        if ready[pumps..].contains(&true) {
+            self.pumps.serve();
         }
         for index in listening.rev().filter(|&index| ready[index]) {
             if !self.serve(index - 2) {
@@ -158,9 +193,7 @@ impl<'a> Watch<'a> {
         if ready[1] {
             self.accept();
         }
-        if self.kill_at.is_some_and(|at| at <= Instant::now()) {
-            self.kill();
-        }
+        self.look_at_the_clock();
         Ok(())
     }
 
@@ -168,6 +201,8 @@ impl<'a> Watch<'a> {
     fn read_report(&mut self) {
         let Some(report) = self.report.take() else { return };
         match launch_result(report) {
+            // Whoever hears that it ends has not to hear that it runs.
+            Ok(LaunchResult::Executed) if self.ending.is_some() => {}
             Ok(LaunchResult::Executed) => self.tell(&JobState::Running),
             Ok(LaunchResult::Failed { step, errno }) => {
                 self.launch_failure = Some(JobEnd::LaunchFailed { step, errno });
@@ -175,24 +210,6 @@ impl<'a> Watch<'a> {
             // Killed before it could exec: how it ended is what is waited for anyway.
             Ok(LaunchResult::Vanished) => {}
             Err(error) => tracing::error!(event = "launch_report_failed", error = %error),
-        }
-    }
-
-    /// Waits for what has ended. Whether nothing is left.
-    fn reap(&mut self) -> Result<bool, Denial> {
-        loop {
-            match process::reap().map_err(|error| Denial::internal(format!("wait: {error}")))? {
-                Wait::Running => return Ok(false),
-                Wait::NoChildren => return Ok(true),
-                Wait::Reaped(child) => {
-                    self.usage.user_us += child.user_us;
-                    self.usage.system_us += child.system_us;
-                    self.usage.max_rss_kib = self.usage.max_rss_kib.max(child.max_rss_kib);
-                    if child.pid == self.pid {
-                        self.end = Some(child.end);
-                    }
-                }
-            }
         }
     }
 
@@ -232,32 +249,45 @@ impl<'a> Watch<'a> {
             Ok(None) | Err(_) => return false,
         };
         match decode(&packet.bytes) {
-            Ok(JobCommand::Cancel { grace_ms }) => self.cancel(Duration::from_millis(grace_ms.into())),
-            Ok(JobCommand::Signal { signal }) if process::is_signal(signal) && self.end.is_none() => {
-                let _ = process::signal_child(self.pid, signal);
+            Ok(JobCommand::Cancel { grace_ms }) => {
+                self.end(Some(EndCause::Cancelled), Duration::from_millis(grace_ms.into()));
             }
+            Ok(JobCommand::EndForConsent) => self.end(Some(EndCause::ConsentRevoked), REVOKED_GRACE),
+            Ok(JobCommand::Signal { signal }) if process::is_signal(signal) => self.tree.signal_first(signal),
             Ok(JobCommand::Signal { .. }) => {}
             Err(_) => return false,
         }
         true
     }
 
-    fn cancel(&mut self, grace: Duration) {
-        if let Err(error) = descendants::signal_all(SIGTERM) {
-            tracing::warn!(event = "cancel_failed", error = %error);
+    /// Ends the job: TERM now, KILL after the grace, which is never longer than policy says. One that is being ended
+    /// already has its cause, and can only be ended sooner.
+    fn end(&mut self, cause: Option<EndCause>, grace: Duration) {
+        let kill_at = Instant::now() + grace.min(self.rules.grace);
+        if let Some(ending) = &mut self.ending {
+            ending.kill_at = ending.kill_at.min(kill_at);
+            return;
         }
-        let at = Instant::now() + grace;
-        self.kill_at = Some(self.kill_at.map_or(at, |earlier| earlier.min(at)));
+        self.ending = Some(Ending { cause, kill_at });
+        if let Some(cause) = cause {
+            self.tell(&JobState::Ending(cause));
+        }
+        tree::ask_to_end();
     }
 
-    /// Kills the whole tree: by its cgroup where there is one, and by descent, again until nothing is left.
-    fn kill(&mut self) {
-        if let Some(cgroup) = &self.cgroup {
-            let _ = cgroup.kill();
+    fn look_at_the_clock(&mut self) {
+        let now = Instant::now();
+        match &mut self.ending {
+            None if self.end_at.is_some_and(|at| at <= now) => {
+                self.end(Some(EndCause::TimeLimit), self.rules.grace);
+            }
+            Some(ending) if ending.kill_at <= now => {
+                self.tree.kill();
+                // What was forked meanwhile is looked for again; the loop ends when nothing is left to wait for.
+                ending.kill_at = now + KILL_AGAIN;
+            }
+            _ => {}
         }
-        let _ = descendants::signal_all(SIGKILL);
-        // What was forked meanwhile is looked for again; the loop ends when nothing is left to wait for.
-        self.kill_at = Some(Instant::now() + Duration::from_millis(20));
     }
 }
 

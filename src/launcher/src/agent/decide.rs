@@ -1,0 +1,78 @@
+//! May there be a file agent? Decided from root-owned files, consent, the name service and PAM, in this process, now.
+
+use std::path::PathBuf;
+
+use deputy_core::denial::{Code, Denial};
+use deputy_core::message::FilesRequest;
+use deputy_core::settings::Settings;
+use deputy_sys::slots::Slot;
+use deputy_sys::{Credentials, accounts};
+use deputy_wire::Peer;
+use pam_client::Context;
+
+use super::watched::Watched;
+use crate::pam::{self, Nobody};
+use crate::request::{share, share_of_os_account, slot};
+use crate::rules::Rules;
+use crate::{consents, roots};
+
+/// How many agents one OS account has at most: whoever has it can stop its processes, and keep their places.
+const MAX_AGENTS_OF_OS_ACCOUNT: u16 = 16;
+
+/// An agent that may be.
+pub struct Decision {
+    /// Whom it becomes.
+    pub credentials: Credentials,
+    /// Its roots, and whether it may change what is below.
+    pub roots: Vec<(PathBuf, bool)>,
+    /// What has to stay as it is.
+    pub watched: Watched,
+    /// Its places.
+    pub slots: Vec<Slot>,
+}
+
+/// Decides about a request.
+pub fn decide(settings: &Settings, request: &FilesRequest, peer: Peer) -> Result<Decision, Denial> {
+    let of_all = slot("agents", settings.launcher.max_agents)?;
+    // Before anything is read: what changes while it is decided is seen at the first call.
+    let mut watched = Watched::policy(&request.application)?;
+    let rules = Rules::read(&request.application)?;
+    let of_application = share("agents", settings.launcher.max_agents, rules.service_uid)?;
+    if rules.application.roots.is_empty() {
+        return Err(Denial::new(
+            Code::PathOutside,
+            format!("applications.d/{}.toml: roots", rules.name),
+            "the application has no root, so it touches no file",
+        )
+        .remedy("let root name a folder in [[roots]]"));
+    }
+    let consent = consents::valid(&rules, &request.account, &request.os_account, peer.uid)?;
+    watched.add_consent(&consent)?;
+    // An agent serves all sessions of its account; which of them asks is deputyd's word (PRIVSEP.md).
+    consents::still_valid(&rules.name, &request.account, &request.os_account, rules.service_uid, None)?;
+    let target = rules.pinned_target(&request.os_account)?;
+    let of_os_account = share_of_os_account("agents", MAX_AGENTS_OF_OS_ACCOUNT, request.os_account.uid)?;
+    let groups = accounts::gids(&target.entry)
+        .map_err(|error| Denial::internal(format!("the name service failed: {error}")))?;
+    let roots = roots::of_account(&rules, &target, &request.os_account.name, &request.account);
+    account_phase(&rules, &target.entry.name)?;
+    // PAM may have taken its time.
+    watched.check()?;
+    Ok(Decision {
+        credentials: Credentials { uid: request.os_account.uid, gid: request.os_account.gid, groups },
+        roots,
+        watched,
+        slots: vec![of_all, of_application, of_os_account],
+    })
+}
+
+/// Asks PAM whether the account may be used now. There is no session: nothing is started that would be part of it.
+fn account_phase(rules: &Rules, user: &str) -> Result<(), Denial> {
+    let service = &rules.application.pam.job;
+    pam::check_service(service)?;
+    let failed = |error: pam_client::Error| pam::account_refused(service, user, &error);
+    let mut context = Context::new(service, Some(user), Nobody).map_err(failed)?;
+    context.set_ruser(Some(rules.name.as_str())).map_err(failed)?;
+    context.set_tty(Some("deputy")).map_err(failed)?;
+    pam::check_account(&mut context, service, user)
+}
