@@ -14,7 +14,7 @@ use crate::bus::table::{Needs, Object};
 use crate::daemon::Daemon;
 use crate::directory::Registered;
 use crate::sessions;
-use crate::store::{Account, Acting, Authentication};
+use crate::store::{Account, Acting, Authentication, Session};
 
 /// What the acting account has power over in one call.
 #[derive(Debug, Clone)]
@@ -247,13 +247,7 @@ fn who(call: &Call, registered: &Registered, by: &str) -> Result<(Account, Optio
                 session.application == registered.name && session.service_uid == call.caller.uid
             })
             .ok_or_else(Denial::not_found)?;
-        if let Authentication::ActFor { .. } = session.how {
-            return Err(missing(
-                &registered.name,
-                "who acts for another account runs jobs and touches files, and administers nothing"
-                    .to_owned(),
-            ));
-        }
+        in_its_own_name(registered, &session)?;
         return Ok((active(&call.daemon, registered, &session.account)?, Some(id)));
     }
     if registered.policy.trust != Trust::Application {
@@ -266,6 +260,28 @@ fn who(call: &Call, registered: &Registered, by: &str) -> Result<(Account, Optio
     }
     let account: AccountName = parse("by", by)?;
     Ok((active(&call.daemon, registered, &account)?, None))
+}
+
+/// What only the account itself does is not done in a session in which another acts for it.
+fn in_its_own_name(registered: &Registered, session: &Session) -> Result<(), Denial> {
+    match session.how {
+        Authentication::ActFor { .. } => Err(missing(
+            &registered.name,
+            "who acts for another account runs jobs and touches files, and administers nothing".to_owned(),
+        )),
+        Authentication::Os {} | Authentication::Password { .. } | Authentication::Vouched { .. } => Ok(()),
+    }
+}
+
+/// The same, for the session that the subject of a call turned out to be.
+pub fn for_itself(
+    daemon: &Daemon,
+    registered: &Registered,
+    session: Option<&SessionId>,
+) -> Result<(), Denial> {
+    let Some(id) = session else { return Ok(()) };
+    let session = sessions::live(daemon, id)?.ok_or_else(Denial::not_found)?;
+    in_its_own_name(registered, &session)
 }
 
 /// The application may not do this without one of its accounts.

@@ -3,6 +3,7 @@
 //! It does not hold up the answer: records go through a bounded queue and are committed in groups. Refusals to
 //! callers who are nobody's service user are counted instead, so that a stranger cannot make the ledger grow.
 
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::authority::About;
 use crate::bus::caller::Caller;
+use crate::metrics::Counters;
 use crate::store::{Actor, Argument, Change, Store};
 
 /// The most records that wait.
@@ -32,6 +34,7 @@ pub struct Audit {
     sender: Mutex<Option<mpsc::Sender<(Change, Actor)>>>,
     task: Mutex<Option<JoinHandle<()>>>,
     lost: AtomicU64,
+    counters: Arc<Counters>,
 }
 
 struct StoreHandle(Store);
@@ -44,7 +47,7 @@ impl std::fmt::Debug for StoreHandle {
 
 impl Audit {
     /// Starts the task that commits.
-    pub fn start(store: Store) -> Self {
+    pub fn start(store: Store, counters: Arc<Counters>) -> Self {
         let (sender, mut receiver) = mpsc::channel(WAITING);
         let writer = store.clone();
         let task = tokio::spawn(async move {
@@ -63,6 +66,7 @@ impl Audit {
             sender: Mutex::new(Some(sender)),
             task: Mutex::new(Some(task)),
             lost: AtomicU64::new(0),
+            counters,
         }
     }
 
@@ -79,6 +83,7 @@ impl Audit {
             message = ?denial.message,
             "denied"
         );
+        self.counters.refused(denial.code);
         if stranger {
             self.store.0.count_stranger(denial.code);
             return;

@@ -11,11 +11,15 @@ use crate::audit::Audit;
 use crate::authentication::Conversations;
 use crate::directory::Directory;
 use crate::explain::Rate;
+use crate::files::FileAgents;
+use crate::jobs::signals::Subscribers;
 use crate::jobs::track::Tracker;
 use crate::launcher::Launcher;
 use crate::limits::Ceiling;
+use crate::metrics::Counters;
 use crate::passwords::Passwords;
 use crate::polkit::Authorizer;
+use crate::query::tickets::Tickets;
 use crate::store::{Directories, Store, StoreError};
 
 /// Where things are. The defaults are the machine's; tests use others.
@@ -31,6 +35,8 @@ pub struct Places {
     pub store: Directories,
     /// The folder with the hashes of passwords.
     pub secrets: PathBuf,
+    /// Where the PAM module asks.
+    pub query: PathBuf,
 }
 
 impl Default for Places {
@@ -41,6 +47,7 @@ impl Default for Places {
             launcher: deputy_wire::LAUNCHER_SOCKET.into(),
             store: Directories::default(),
             secrets: "/var/lib/deputy/secrets".into(),
+            query: deputy_core::message::query::QUERY_SOCKET.into(),
         }
     }
 }
@@ -52,10 +59,14 @@ pub struct Limits {
     pub calls: Ceiling,
     /// Conversations.
     pub conversations: Ceiling,
+    /// Questions of the PAM module.
+    pub queries: Ceiling,
     /// Passwords that are being read.
     pub passwords: Ceiling,
     /// Pipes of `Job.Watch`.
     pub watches: Ceiling,
+    /// Pipes of `Job.Output`.
+    pub outputs: Ceiling,
 }
 
 impl Default for Limits {
@@ -63,8 +74,10 @@ impl Default for Limits {
         Self {
             calls: Ceiling::new("calls", 256, 1024),
             conversations: Ceiling::new("conversations", 64, 256),
+            queries: Ceiling::new("questions of PAM", 64, 256),
             passwords: Ceiling::new("passwords", 64, 256),
             watches: Ceiling::new("watched jobs", 1024, 8192),
+            outputs: Ceiling::new("outputs that are read", 128, 1024),
         }
     }
 }
@@ -87,11 +100,19 @@ pub struct Daemon {
     pub conversations: Conversations,
     /// The passwords of accounts.
     pub passwords: Passwords,
+    /// What was proved to the PAM module, and has opened no session yet.
+    pub tickets: Tickets,
+    /// The processes that touch files.
+    pub files: FileAgents,
     /// What one uid may have at once.
     pub limits: Limits,
+    /// The connections that hear of jobs.
+    pub subscribers: Arc<Subscribers>,
     /// How often explanations are asked for.
     pub explanations: Rate,
-    null: OwnedFd,
+    /// What happened since the start.
+    pub counters: Arc<Counters>,
+    null: Arc<OwnedFd>,
 }
 
 impl Daemon {
@@ -106,18 +127,33 @@ impl Daemon {
         // The one path outside the daemon's own folders, opened once: what a job has where nothing was given to it.
         let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| Denial::internal(format!("/dev/null: {error}")))?;
-        Ok(Arc::new(Self {
-            audit: Audit::start(store.clone()),
-            tracker: Tracker::start(store.clone(), launcher.clone()),
-            conversations: Conversations::default(),
-            passwords,
-            limits: Limits::default(),
-            explanations: Rate::default(),
-            store,
-            directory,
-            launcher,
-            authorizer,
-            null,
+        let null = Arc::new(null);
+        Ok(Arc::new_cyclic(|daemon| {
+            let subscribers = Arc::new(Subscribers::new(daemon.clone()));
+            let counters = Arc::new(Counters::default());
+            Self {
+                audit: Audit::start(store.clone(), Arc::clone(&counters)),
+                tracker: Tracker::new(
+                    store.clone(),
+                    launcher.clone(),
+                    daemon.clone(),
+                    Arc::clone(&null),
+                    Arc::clone(&subscribers),
+                ),
+                subscribers,
+                conversations: Conversations::default(),
+                passwords,
+                tickets: Tickets::default(),
+                files: FileAgents::default(),
+                limits: Limits::default(),
+                explanations: Rate::default(),
+                counters,
+                store,
+                directory,
+                launcher,
+                authorizer,
+                null,
+            }
         }))
     }
 

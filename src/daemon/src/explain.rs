@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use deputy_core::application::DEFAULT_KIND;
 use deputy_core::message::{ExplainRequest, Explanation, LauncherReply, LauncherRequest};
 use deputy_core::project::ProjectKey;
+use deputy_core::schedule::AccountKey;
+use deputy_core::stream::Streams;
 use deputy_core::{AccountName, Code, Denial, KindName};
 
 use crate::acting;
@@ -18,9 +20,11 @@ use crate::bus::options::{Options, parse};
 use crate::bus::record::Record;
 use crate::daemon::Daemon;
 use crate::directory::Registered;
+use crate::jobs::asked;
 use crate::jobs::ready::{Wanted, ready};
 use crate::launcher::{ANSWER, LauncherError};
 use crate::links;
+use crate::store::{JobSpec, no_input, no_output};
 
 /// How many explanations one uid has in a burst, and how long it takes to earn one more.
 const BURST: u32 = 50;
@@ -66,6 +70,7 @@ struct Question {
     argv: Vec<Vec<u8>>,
     directory: Option<Vec<u8>>,
     environment: Vec<Vec<u8>>,
+    spec: JobSpec,
 }
 
 /// `Manager.Explain`.
@@ -83,6 +88,12 @@ pub async fn explain(call: Call, (mut options,): (Options,)) -> Result<Granted<(
         argv: options.list_of_bytes("argv")?.unwrap_or_default(),
         directory: options.bytes("directory")?,
         environment: options.list_of_bytes("environment")?.unwrap_or_default(),
+        spec: JobSpec {
+            bounds: asked::bounds(&mut options)?,
+            gpus: asked::count(&mut options, "gpus")?.unwrap_or_default(),
+            streams: Streams { input: no_input(), output: no_output(), error: no_output() },
+            ..JobSpec::default()
+        },
     };
     options.finish()?;
     let about = About {
@@ -119,8 +130,14 @@ async fn decide(daemon: &Daemon, registered: &Registered, question: Question) ->
         kind: &question.kind,
         argv: &question.argv,
         environment: &question.environment,
+        spec: Some(&question.spec),
     };
     let ready = ready(daemon, registered, &wanted).await?;
+    if question.spec.gpus > 0 {
+        daemon.tracker.queue().find_gpus(daemon).await;
+    }
+    let owner = AccountKey { application: registered.name.clone(), account: question.account.clone() };
+    daemon.tracker.queue().would_enter(daemon, owner, &question.kind, &question.spec)?;
     let request = LauncherRequest::Explain(ExplainRequest {
         application: registered.name.clone(),
         account: question.account,
@@ -130,6 +147,7 @@ async fn decide(daemon: &Daemon, registered: &Registered, question: Question) ->
         directory: question.directory,
         environment: question.environment,
         os_group: ready.defaults.os_group,
+        bounds: question.spec.bounds,
     });
     match daemon.launcher.ask(&request, &[], ANSWER).await? {
         LauncherReply::Explained(Explanation::Allowed { rule }) => {

@@ -5,9 +5,9 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use deputy_core::message::{self, LauncherReply, LauncherRequest};
+use deputy_core::message::{self, FileReply, FileRequest, LauncherReply, LauncherRequest};
 use deputy_core::{Code, Denial};
-use deputy_wire::{WireError, peer, receive, send};
+use deputy_wire::{Packet, WireError, peer, receive, send};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use serde::Serialize;
@@ -89,6 +89,19 @@ impl Launcher {
     ) -> Result<LauncherReply, LauncherError> {
         let channel = self.request(request, descriptors).await?;
         match timeout(wait, channel.reply()).await {
+            Err(_) => Err(LauncherError::TimedOut),
+            Ok(reply) => reply?.ok_or(LauncherError::Ended),
+        }
+    }
+
+    /// Asks for one answer that brings descriptors.
+    pub async fn ask_for_descriptors(
+        &self,
+        request: &LauncherRequest,
+        wait: Duration,
+    ) -> Result<(LauncherReply, Vec<OwnedFd>), LauncherError> {
+        let channel = self.request(request, &[]).await?;
+        match timeout(wait, channel.reply_with_descriptors()).await {
             Err(_) => Err(LauncherError::TimedOut),
             Ok(reply) => reply?.ok_or(LauncherError::Ended),
         }
@@ -192,17 +205,44 @@ impl Channel {
 
     /// The next answer; `None` when the other end has closed. A denial is an error.
     pub async fn reply(&self) -> Result<Option<LauncherReply>, LauncherError> {
-        let packet = loop {
+        Ok(self.reply_with_descriptors().await?.map(|(reply, _)| reply))
+    }
+
+    /// Sends a file agent's next call, with the pipe that a long one writes to.
+    pub async fn ask_agent(
+        &self,
+        request: &FileRequest,
+        pipe: Option<BorrowedFd<'_>>,
+    ) -> Result<(), LauncherError> {
+        let bytes = message::encode(request).map_err(|error| LauncherError::Denied(error.into()))?;
+        let descriptors: Vec<_> = pipe.into_iter().collect();
+        self.send_bytes(&bytes, &descriptors).await.map_err(LauncherError::Broken)
+    }
+
+    /// A file agent's next answer; `None` when it has ended.
+    pub async fn agents_answer(&self) -> Result<Option<(FileReply, Vec<OwnedFd>)>, LauncherError> {
+        let Some(packet) = self.packet().await? else { return Ok(None) };
+        match message::decode(&packet.bytes) {
+            Ok(reply) => Ok(Some((reply, packet.descriptors))),
+            Err(error) => Err(LauncherError::Broken(error.into())),
+        }
+    }
+
+    async fn packet(&self) -> Result<Option<Packet>, LauncherError> {
+        loop {
             self.0.readable().await.map_err(|error| LauncherError::Broken(error.into()))?;
             match self.attempt(Interest::READABLE, || receive(&self.0)) {
                 Err(error) if error.would_block() => {}
-                other => break other,
+                other => return other.map_err(LauncherError::Broken),
             }
-        };
-        let Some(packet) = packet.map_err(LauncherError::Broken)? else { return Ok(None) };
+        }
+    }
+
+    async fn reply_with_descriptors(&self) -> Result<Option<(LauncherReply, Vec<OwnedFd>)>, LauncherError> {
+        let Some(packet) = self.packet().await? else { return Ok(None) };
         match message::decode(&packet.bytes) {
             Ok(LauncherReply::Denied(denial)) => Err(LauncherError::Denied(denial)),
-            Ok(reply) => Ok(Some(reply)),
+            Ok(reply) => Ok(Some((reply, packet.descriptors))),
             Err(error) => Err(LauncherError::Broken(error.into())),
         }
     }
@@ -239,6 +279,11 @@ pub mod double {
             }
         });
         Launcher::new(path)
+    }
+
+    /// Sends an answer with descriptors.
+    pub fn answer_with(socket: &OwnedFd, reply: &LauncherReply, descriptors: &[BorrowedFd<'_>]) {
+        let _ = send(socket, &message::encode(reply).unwrap(), descriptors);
     }
 
     /// Sends an answer.

@@ -22,6 +22,7 @@ use crate::directory::{Directory, EtcSource};
 use crate::launcher::Launcher;
 use crate::passwords::{self, Passwords};
 use crate::polkit::Polkit;
+use crate::query;
 use crate::sessions;
 use crate::store::{Store, StoreError};
 
@@ -115,6 +116,11 @@ impl Serving {
         let jobs = daemon.tracker.take_up()?;
         let applications = daemon.directory.snapshot().names().len();
         tracing::info!(jobs, applications, "taken up");
+        // Without it, logins through PAM fail closed; everything else works.
+        match query::listen(&places.query) {
+            Ok(listener) => drop(tokio::spawn(query::serve(Arc::clone(&daemon), listener))),
+            Err(error) => tracing::error!(%error, path = %places.query.display(), "no questions of PAM"),
+        }
         Self::serve(daemon, connection, stream).await
     }
 
@@ -130,6 +136,7 @@ impl Serving {
         // Unique names that vanish, so that what was learnt about them can be forgotten.
         let rule = "type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg2=''";
         connection.call_method(bus, path, bus, "AddMatch", &(rule,)).await?;
+        daemon.subscribers.send_by(&connection);
         // Nobody may replace us, and we replace nobody.
         let flags = RequestNameFlags::DO_NOT_QUEUE;
         let reply = connection.call_method(bus, path, bus, "RequestName", &(NAME, flags)).await?;
@@ -151,6 +158,7 @@ impl Serving {
     pub async fn wait(&mut self) -> Result<(), Fatal> {
         let mut term = signal(SignalKind::terminate())?;
         let mut int = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         let watchdog = sd_notify::watchdog_enabled().map(|period| period / 2);
         let mut alive = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3600)));
         let mut look = tokio::time::interval(LOOK);
@@ -159,6 +167,7 @@ impl Serving {
             tokio::select! {
                 _ = term.recv() => return Ok(()),
                 _ = int.recv() => return Ok(()),
+                _ = hangup.recv() => self.look_at_files(),
                 end = &mut self.router => return Err(match end {
                     Ok(End::NameLost) => Fatal::NameLost,
                     Ok(End::Closed) => Fatal::Closed,
@@ -174,6 +183,19 @@ impl Serving {
                 }
             }
         }
+    }
+
+    /// Says what is wrong with root's files now. They are in force as soon as they are written; this is for whoever wants
+    /// to hear of it at once (`systemctl reload`).
+    fn look_at_files(&self) {
+        let snapshot = self.daemon.directory.snapshot();
+        let findings = snapshot.findings(None);
+        for finding in &findings {
+            tracing::warn!(code = %finding.code, message = ?finding.message, remedy = ?finding.remedy, "finding");
+        }
+        let applications = snapshot.names().len();
+        tracing::info!(applications, findings = findings.len(), "looked at the configuration");
+        tell(&[NotifyState::Status(&serving_status(applications, findings.len()))]);
     }
 
     /// Ends in order.
@@ -194,20 +216,38 @@ impl Serving {
     }
 }
 
-/// The program.
+/// The program. Why it ends before its time is told to the service manager, too: `systemctl status` shows it.
 pub async fn run(places: Places) -> Result<(), Fatal> {
+    let result = live(places).await;
+    if let Err(why) = &result {
+        let status = why.to_string().replace('\n', " ");
+        tell(&[NotifyState::Status(&status)]);
+    }
+    result
+}
+
+async fn live(places: Places) -> Result<(), Fatal> {
     if rustix::process::geteuid().is_root() {
         return Err(Fatal::Root);
     }
     let mut serving = Serving::start(&places).await?;
     let applications = serving.daemon.directory.snapshot().names().len();
-    let status = format!("serving {applications} applications");
+    // Before anybody may send one: it would end the program.
+    let _heard = signal(SignalKind::hangup())?;
+    let status = serving_status(applications, 0);
     tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
     tracing::info!(name = NAME, socket = %Path::new(&places.launcher).display(), "serving");
     let result = serving.wait().await;
     tell(&[NotifyState::Stopping, NotifyState::Status("ending")]);
     serving.end().await;
     result
+}
+
+fn serving_status(applications: usize, findings: usize) -> String {
+    match findings {
+        0 => format!("serving {applications} applications"),
+        _ => format!("serving {applications} applications; {findings} findings, which the journal has"),
+    }
 }
 
 fn tell(state: &[NotifyState<'_>]) {

@@ -31,7 +31,7 @@ pub async fn status(call: Call, (): ()) -> Result<Granted<(Record,)>, Denial> {
 }
 
 /// Whether the launcher answers: it is asked about a job that nobody has.
-async fn launcher_answers(daemon: &Daemon) -> String {
+pub(crate) async fn launcher_answers(daemon: &Daemon) -> String {
     let nobodys = LauncherRequest::Attach { job: JobId::from_random([0; JobId::BYTES]) };
     match daemon.launcher.ask(&nobodys, &[], ANSWER).await {
         Err(LauncherError::Denied(denial)) if denial.code == Code::NotFound => "answers".into(),

@@ -31,6 +31,8 @@ pub enum Action {
     ManageJobs,
     /// Run a job, where the application's file says that polkit is asked too.
     Run,
+    /// Touch files, where the application's file says that polkit is asked too.
+    Files,
     /// Ask for a link, where the application's file says that polkit is asked too.
     Link,
 }
@@ -43,6 +45,7 @@ impl Action {
         Action::ManageLinks,
         Action::ManageJobs,
         Action::Run,
+        Action::Files,
         Action::Link,
     ];
 
@@ -54,6 +57,7 @@ impl Action {
             Action::ManageLinks => "org.deputy.Deputy1.manage-links",
             Action::ManageJobs => "org.deputy.Deputy1.manage-jobs",
             Action::Run => "org.deputy.Deputy1.run",
+            Action::Files => "org.deputy.Deputy1.files",
             Action::Link => "org.deputy.Deputy1.link",
         }
     }

@@ -99,6 +99,13 @@ pub fn live(daemon: &Daemon, id: &SessionId) -> Result<Option<Session>, Denial> 
     Ok(found)
 }
 
+/// When the login as the OS account was that made this session, seconds since 1970; none for other sessions, which
+/// rest on no consent.
+pub fn login_as_os_account(daemon: &Daemon, id: &SessionId) -> Result<Option<u64>, Denial> {
+    let found = not_over(daemon, id)?.ok_or_else(Denial::not_found)?;
+    Ok(matches!(found.how, Authentication::Os {}).then_some(found.opened.0 / 1_000_000))
+}
+
 /// Makes a session that ends at this time, used or not; its path is what the application is given.
 pub async fn open(
     daemon: &Daemon,
@@ -111,10 +118,24 @@ pub async fn open(
     open_for(daemon, actor, application, account, how, Times { ends, idle_seconds: None }).await
 }
 
-/// Makes a session.
+/// Makes a session for the caller.
 pub async fn open_for(
     daemon: &Daemon,
     actor: Actor,
+    application: ApplicationName,
+    account: AccountName,
+    how: Authentication,
+    times: Times,
+) -> Result<SessionId, Denial> {
+    let service_uid = actor.caller_uid;
+    open_pinned(daemon, actor, service_uid, application, account, how, times).await
+}
+
+/// Makes a session that only this uid may use.
+pub async fn open_pinned(
+    daemon: &Daemon,
+    actor: Actor,
+    service_uid: u32,
     application: ApplicationName,
     account: AccountName,
     how: Authentication,
@@ -125,7 +146,7 @@ pub async fn open_for(
         id: id.clone(),
         application,
         account,
-        service_uid: actor.caller_uid,
+        service_uid,
         how,
         expires: times.expires(),
         ends: Some(times.ends),

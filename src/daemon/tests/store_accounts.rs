@@ -215,6 +215,49 @@ fn an_account_is_deleted_only_when_nothing_remains() {
 }
 
 #[test]
+fn sessions_that_rest_on_a_link_end_with_it_and_no_others_do() {
+    let place = tempfile::tempdir().unwrap();
+    let (store, _) = open(place.path()).unwrap();
+    let (demo, ann) = (application("demo"), account("ann"));
+    bring(&store, "ann", Some(Status::Active));
+    bring(&store, "helper", Some(Status::Active));
+    let acting = |by: &str| Authentication::ActFor { by: account(by), reason: "ticket".to_owned() };
+    let left = || {
+        let found = store.sessions(&demo, Some(&ann), &PageRequest::default()).unwrap().items;
+        let mut how: Vec<_> = found.iter().map(|session| format!("{:?}", session.how)).collect();
+        how.sort();
+        how.iter().map(|how| how.split([' ', '{']).next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let of_another = session("helper", 90, FAR, Authentication::Os {});
+    commit(&store, of_another).unwrap();
+    for (round, end) in (0..).zip([
+        Change::LinkRevoked { application: demo.clone(), account: ann.clone() },
+        Change::LinkStale { application: demo.clone(), account: ann.clone(), reason: "renamed".to_owned() },
+        Change::LinkExpired { application: demo.clone(), account: ann.clone() },
+        Change::LinkRemoved { application: demo.clone(), account: ann.clone(), jobs_ended: 0 },
+    ]) {
+        commit(&store, activate("demo", "ann", 1001)).unwrap();
+        for (number, how) in (0..).zip([Authentication::Os {}, vouched(), acting("helper")]) {
+            commit(&store, session("ann", 10 * round + number, FAR, how)).unwrap();
+        }
+        assert_eq!(left(), ["ActFor", "Os", "Vouched"], "{round}");
+        commit(&store, end.clone()).unwrap();
+        let expected: &[&str] = match end {
+            Change::LinkExpired { .. } => &["ActFor", "Os", "Vouched"],
+            Change::LinkRemoved { .. } => &[],
+            _ => &["ActFor", "Vouched"],
+        };
+        assert_eq!(left(), expected, "{end:?}");
+        for session in store.sessions(&demo, Some(&ann), &PageRequest::default()).unwrap().items {
+            let change = Change::SessionClosed { id: session.id, reason: "closed".to_owned() };
+            commit(&store, change).unwrap();
+        }
+    }
+    let others = store.sessions(&demo, Some(&account("helper")), &PageRequest::default()).unwrap();
+    assert_eq!(others.items.len(), 1);
+}
+
+#[test]
 fn the_first_account_is_first_and_the_last_superuser_stays() {
     let place = tempfile::tempdir().unwrap();
     let (store, _) = open(place.path()).unwrap();
@@ -326,7 +369,9 @@ fn model(store: &Store, all: &[Account], filter: &AccountFilter) -> Vec<String> 
             AccountSort::Created => account.created,
             AccountSort::LastLogin => account.last_login.unwrap_or_default(),
         };
-        (moment, account.name.clone())
+        // Those that logged in at the same moment, or never, are by age.
+        let age = if filter.sort == AccountSort::LastLogin { account.created } else { Timestamp(0) };
+        (moment, age, account.name.clone())
     });
     if filter.descending {
         found.reverse();

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use deputy_core::ApplicationName;
+use deputyd::passwords::file::{HashFile, Kept};
 use store_common::writer::{self, Writer};
 use store_common::{Dice, activate, actor, create, directories, dump, ended, entries, open, queue};
 
@@ -17,6 +19,10 @@ fn writer_process() {
 }
 
 fn tool(place: &Path, arguments: &[&str], input: &[u8]) -> Output {
+    tool_into(place, arguments, input, Stdio::piped())
+}
+
+fn tool_into(place: &Path, arguments: &[&str], input: &[u8], output: Stdio) -> Output {
     let folders = directories(place);
     let mut child = Command::new(env!("CARGO_BIN_EXE_deputy-store"))
         .args(arguments)
@@ -24,8 +30,10 @@ fn tool(place: &Path, arguments: &[&str], input: &[u8]) -> Output {
         .arg(folders.ledger)
         .arg("--view")
         .arg(folders.view)
+        .arg("--secrets")
+        .arg(place.join("secrets"))
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdout(output)
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
@@ -174,4 +182,84 @@ fn an_import_is_taken_whole_or_not_at_all() {
         Err(error) => assert!(error.to_string().contains("import did not finish"), "{error}"),
         Ok(_) => panic!("it opened"),
     }
+}
+
+fn app() -> ApplicationName {
+    "demo".parse().unwrap()
+}
+
+/// A hash, and the letters by which it is found.
+const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0c2FsdA$\
+                    aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g";
+
+fn put_password(place: &Path, account: &str) {
+    let mut file = HashFile::open(&place.join("secrets")).unwrap();
+    let kept = Kept { generation: format!("{account}-1"), hash: HASH.to_owned() };
+    file.put(&app(), &account.parse().unwrap(), vec![kept]).unwrap();
+}
+
+fn passwords(place: &Path, account: &str) -> usize {
+    let file = HashFile::open(&place.join("secrets")).unwrap();
+    file.hashes(&app(), &account.parse().unwrap()).unwrap().len()
+}
+
+fn file_with_mode(path: &Path, mode: u32) -> std::fs::File {
+    let file = std::fs::File::create(path).unwrap();
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    file
+}
+
+#[test]
+fn hashes_of_passwords_leave_only_where_that_is_asked_for_and_nobody_else_can_read_them() {
+    let place = tempfile::tempdir().unwrap();
+    fill(place.path());
+    put_password(place.path(), "u3");
+    let plain = tool(place.path(), &["export"], b"");
+    assert!(plain.status.success() && !out(&plain).contains("argon2"), "{}", out(&plain));
+    let path = place.path().join("export");
+    for mode in [0o640, 0o604, 0o620] {
+        let open = file_with_mode(&path, mode);
+        let refused = tool_into(place.path(), &["export", "--with-passwords"], b"", open.into());
+        assert!(!refused.status.success() && out(&refused).contains("nobody but its owner"), "{mode:o}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+    }
+    let refused = tool(place.path(), &["export", "--with-passwords"], b"");
+    assert!(!refused.status.success() && out(&refused).contains("nobody but its owner"), "a pipe");
+    assert!(!out(&refused).contains("argon2"));
+
+    let private = file_with_mode(&path, 0o600);
+    // The daemon may run.
+    let _open = HashFile::open(&place.path().join("secrets")).unwrap();
+    let exported = tool_into(place.path(), &["export", "--with-passwords"], b"", private.into());
+    assert!(exported.status.success(), "{}", out(&exported));
+    assert_eq!(std::fs::read_to_string(&path).unwrap().matches(HASH).count(), 1);
+}
+
+#[test]
+fn an_import_takes_passwords_and_records_together_or_neither() {
+    let place = tempfile::tempdir().unwrap();
+    fill(place.path());
+    put_password(place.path(), "u3");
+    let path = place.path().join("export");
+    let private = file_with_mode(&path, 0o600);
+    assert!(tool_into(place.path(), &["export", "--with-passwords"], b"", private.into()).status.success());
+    let export = std::fs::read_to_string(&path).unwrap();
+
+    let other = tempfile::tempdir().unwrap();
+    for bad in
+        [export.replacen("account-created", "account-creatd", 1), export.replacen("$argon2id$", "$6$", 1)]
+    {
+        let refused = tool(other.path(), &["import"], bad.as_bytes());
+        assert!(!refused.status.success() && out(&refused).contains("line "), "{}", out(&refused));
+        assert!(!out(&refused).contains("aGFzaGhhc2"), "{}", out(&refused));
+        assert_eq!(passwords(other.path(), "u3"), 0);
+    }
+    let imported = tool(other.path(), &["import"], export.as_bytes());
+    assert!(imported.status.success(), "{}", out(&imported));
+    assert!(out(&imported).contains("imported 61 records"), "{}", out(&imported));
+    assert_eq!((passwords(other.path(), "u3"), passwords(other.path(), "u4")), (1, 0));
+    // A store that has something takes nothing, and loses nothing.
+    let again = tool(other.path(), &["import"], export.as_bytes());
+    assert!(!again.status.success() && out(&again).contains("is not empty"), "{}", out(&again));
+    assert_eq!(passwords(other.path(), "u3"), 1);
 }

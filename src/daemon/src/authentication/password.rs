@@ -45,14 +45,7 @@ pub async fn password(
         Some(new) => Some(read(daemon, call.caller.uid, new).await?),
         None => None,
     };
-    let attempt = daemon.passwords.throttle.begin(&registered.name, &account, origin, Instant::now())?;
-    tokio::time::sleep(attempt.delay).await;
-    let begun = Instant::now();
-    let Some((record, fact)) = verify(daemon, &registered, &account, password).await? else {
-        refuse_after(begun, attempt.wrong(Instant::now())).await;
-        return Err(Denial::authentication_failed());
-    };
-    attempt.right();
+    let (record, fact) = prove(daemon, &registered, &account, password, origin).await?;
     let generation = if let Some(new) = new {
         let new = New {
             password: &new,
@@ -72,6 +65,26 @@ pub async fn password(
         sessions::open_for(daemon, grant.actor()?, registered.name.clone(), account, how, times).await;
     let path = path(&opened.map_err(changed_meanwhile)?)?;
     Ok(grant.answer((path,)))
+}
+
+/// Who an account is, proved by its password: one try, which waits for earlier wrong ones, costs the same whatever is
+/// wrong, and is refused no sooner than the same time.
+pub async fn prove(
+    daemon: &Daemon,
+    registered: &Registered,
+    account: &AccountName,
+    password: Secret,
+    origin: Option<String>,
+) -> Result<(Account, PasswordFact), Denial> {
+    let attempt = daemon.passwords.throttle.begin(&registered.name, account, origin, Instant::now())?;
+    tokio::time::sleep(attempt.delay).await;
+    let begun = Instant::now();
+    let Some(proved) = verify(daemon, registered, account, password).await? else {
+        refuse_after(begun, attempt.wrong(Instant::now())).await;
+        return Err(Denial::authentication_failed());
+    };
+    attempt.right();
+    Ok(proved)
 }
 
 /// Whether the application's file lets its accounts have passwords.
@@ -127,7 +140,7 @@ fn told_after(took: Duration, least: Duration) -> Duration {
 }
 
 /// Whether a password that was right may still open a session.
-fn check_age(registered: &Registered, fact: &PasswordFact) -> Result<(), Denial> {
+pub fn check_age(registered: &Registered, fact: &PasswordFact) -> Result<(), Denial> {
     let (rule, message) = if fact.temporary {
         ("temporary passwords".to_owned(), "the password is a temporary one: it has to be replaced")
     } else if is_old(&registered.policy.passwords, fact, Timestamp::now()) {
@@ -145,7 +158,7 @@ fn is_old(policy: &PasswordPolicy, fact: &PasswordFact, now: Timestamp) -> bool 
 }
 
 /// Another password came into force, or the account went out of use, between the comparison and the record.
-fn changed_meanwhile(denial: Denial) -> Denial {
+pub fn changed_meanwhile(denial: Denial) -> Denial {
     match denial.code {
         Code::Conflict | Code::NotFound | Code::AccountNotActive => Denial::authentication_failed(),
         _ => denial,

@@ -23,6 +23,28 @@ pub const PROPERTIES: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// A signal, which goes to connections that asked for it alone.
+pub struct Signal {
+    /// The interface, without [`INTERFACES`].
+    pub interface: &'static str,
+    /// The signal.
+    pub member: &'static str,
+    /// Its arguments' names and types.
+    pub arguments: &'static [(&'static str, &'static str)],
+    /// What it says, in words.
+    pub documentation: &'static str,
+}
+
+/// The signals.
+pub const SIGNALS: &[Signal] = &[Signal {
+    interface: "Jobs",
+    member: "StateChanged",
+    arguments: &[("job", "o"), ("state", "s"), ("details", "a{sv}")],
+    documentation: "A job came into this state; details is what Job.Get says then, without argv and directory. Sent to \
+                    connections that called Subscribe and to no others, from the root object. One that does not read \
+                    loses signals: look at the job, or watch it by a descriptor, where none may be missed.",
+}];
+
 const HEAD: &str = "<!DOCTYPE node PUBLIC \"-//freedesktop//DTD D-BUS Object Introspection 1.0//EN\"\n \
                     \"http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd\">\n";
 
@@ -117,6 +139,9 @@ fn interfaces(of: Option<Object>) -> String {
         for method in group {
             write_method(&mut xml, method);
         }
+        for signal in SIGNALS.iter().filter(|signal| signal.interface == group[0].interface) {
+            write_signal(&mut xml, signal);
+        }
         if group[0].interface == "Manager" {
             for (name, signature, words) in PROPERTIES {
                 let _ = writeln!(
@@ -155,6 +180,19 @@ fn write_method(xml: &mut String, method: &Method) {
         }
     }
     xml.push_str("    </method>\n");
+}
+
+fn write_signal(xml: &mut String, signal: &Signal) {
+    let _ = writeln!(
+        xml,
+        "    <signal name=\"{}\">\n      <annotation name=\"org.gtk.GDBus.DocString\" value=\"{}\"/>",
+        signal.member,
+        escape(signal.documentation)
+    );
+    for (name, signature) in signal.arguments {
+        let _ = writeln!(xml, "      <arg name=\"{name}\" type=\"{signature}\"/>");
+    }
+    xml.push_str("    </signal>\n");
 }
 
 /// The row's authority in words.

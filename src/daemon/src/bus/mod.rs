@@ -5,6 +5,8 @@
 
 pub mod caller;
 pub mod introspection;
+#[cfg(test)]
+mod manual;
 pub mod options;
 pub mod record;
 pub mod reply;

@@ -60,6 +60,17 @@ pub struct PageOptions {
     pub limit: usize,
 }
 
+/// What stands for a stream.
+#[derive(Debug)]
+pub enum Given {
+    /// Type h.
+    Descriptor(OwnedFd),
+    /// Type ay.
+    Path(Vec<u8>),
+    /// Type s.
+    Word(String),
+}
+
 impl Options {
     fn take<T>(&mut self, key: &str, type_name: &str) -> Result<Option<T>, Denial>
     where
@@ -123,6 +134,28 @@ impl Options {
     /// A moment, in microseconds since 1970.
     pub fn moment(&mut self, key: &str) -> Result<Option<u64>, Denial> {
         self.take(key, "t")
+    }
+
+    /// A number of bytes, or of anything else of which there can be many.
+    pub fn long(&mut self, key: &str) -> Result<Option<u64>, Denial> {
+        self.take(key, "t")
+    }
+
+    /// A number with a fraction.
+    pub fn decimal(&mut self, key: &str) -> Result<Option<f64>, Denial> {
+        self.take(key, "d")
+    }
+
+    /// A descriptor, a path or a word, whichever the variant's type says.
+    pub fn given(&mut self, key: &str) -> Result<Option<Given>, Denial> {
+        let Some(value) = self.0.get(key) else { return Ok(None) };
+        let given = match value.value_signature().to_string().as_str() {
+            "h" => self.descriptor(key)?.map(Given::Descriptor),
+            "ay" => self.bytes(key)?.map(Given::Path),
+            "s" => self.text(key)?.map(Given::Word),
+            _ => return Err(Denial::invalid(format!("the option {key} is not of type h, ay or s"))),
+        };
+        Ok(given)
     }
 
     /// Bytes.

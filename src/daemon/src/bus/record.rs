@@ -42,6 +42,13 @@ impl Record {
         }
     }
 
+    /// Without this value.
+    #[must_use]
+    pub fn without(mut self, key: &str) -> Self {
+        self.0.remove(key);
+        self
+    }
+
     /// With this text too.
     #[must_use]
     pub fn text(self, key: &'static str, value: impl ToString) -> Self {

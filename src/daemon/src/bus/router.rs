@@ -80,6 +80,7 @@ impl Router {
                     && name.starts_with(':')
                 {
                     self.callers.forget(name);
+                    self.daemon.subscribers.forget(name);
                 }
                 false
             }

@@ -14,7 +14,8 @@ use zbus::{Message, Signature, Type};
 use crate::authority::{Call, Granted};
 use crate::polkit::Action;
 use crate::{
-    accounts, applications, authentication, explain, groups, jobs, links, manager, projects, sessions,
+    accounts, applications, authentication, explain, files, groups, jobs, links, manager, metrics, projects,
+    sessions,
 };
 
 /// Who may call a method.
@@ -182,7 +183,9 @@ macro_rules! methods {
 }
 
 use Action::{ManageAccounts, ManageJobs, ManageLinks, View};
-use Authority::{Application, ApplicationOrAdministrator, OwnerOrApplicationOrAdministrator, Public};
+use Authority::{
+    Administrator, Application, ApplicationOrAdministrator, OwnerOrApplicationOrAdministrator, Public,
+};
 
 methods! {
     /// How Deputy does. Everybody is told the version; an application also what is wrong with its own file; root also
@@ -192,8 +195,20 @@ methods! {
     /// What would be decided about a job, without running it, as if the account asked with a live session. The answer has
     /// allowed (b), rule and, for a refusal, code, message and remedy. PAM is asked only when a job runs. An application
     /// is told about itself, at a limited rate. Options: application (s), account (s, needed), project (s), kind (s), argv
-    /// (aay), directory (ay), environment (aay).
+    /// (aay), directory (ay), environment (aay), and the limits and gpus of Jobs.Run.
     Manager.Explain(options) -> (explanation) by ApplicationOrAdministrator(View) => explain::explain;
+
+    /// What the machine has for jobs, and who waits for it. The answer has capacity and free_gpus (u); an entry for each
+    /// application that the caller may see (applications, aa{sv}: application, used, ceilings, waiting) and the first
+    /// 1000 jobs that wait (jobs, aa{sv}: id, path, application, account, place in its account's line, reason, cpus,
+    /// memory, gpus). An administrator is also told what all use together: machine_used, machine_free, machine_waiting.
+    /// Resources are a{sv} with jobs (t), cpus (d), memory (t) and gpus (t), without those that are not counted. Options:
+    /// application (s).
+    Manager.Queue(options) -> (queue) by ApplicationOrAdministrator(View) => jobs::queue::shown::queue;
+
+    /// Figures for whoever watches the machine, each with name (s), labels (a{ss}) and value (t); `deputyctl metrics`
+    /// prints them as OpenMetrics. Accounts and sessions are counted for the answer.
+    Manager.Metrics() -> (metrics) by Administrator(View) => metrics::metrics;
 
     /// The applications that the caller may see: its own, or for an administrator all. Each has name, service_uid,
     /// trust, kinds, valid and, where its file is refused, the reason.
@@ -297,12 +312,14 @@ methods! {
     /// Asks for a link. It is active at once where consent exists or a rule of root's gives it; otherwise it waits,
     /// and the OS account's owner consents in his own login with the code. Options: application (s), by (s); renew
     /// (b), to have a code for a consent that still holds, so that it holds longer; relink (b), to replace a link to
-    /// another OS account, whose consent stays for the projects that pinned it.
+    /// another OS account, whose consent stays for the projects that pinned it; pool (b), with an empty os_user, to have
+    /// the account leased an OS account of the pool, where the application's file allows that.
     Links.Request(account, os_user, options) -> (state, code)
         by ApplicationOrAdministrator(ManageLinks), needs Needs::ChangeOrOwn(Permission::ManageLinks), asks PolkitQuestion::Link, Action::Link => links::request;
-    /// Takes the consent back and removes the link. Options: application (s), end_jobs (b: what runs is ended too).
-    Links.Unlink(account, options) -> ()
-        by OwnerOrApplicationOrAdministrator(ManageLinks) => links::unlink;
+    /// Takes the consent back and removes the link. Options: application (s), by (s), end_jobs (b: what runs is ended
+    /// too).
+    Links.Unlink(account, options) -> () by OwnerOrApplicationOrAdministrator(ManageLinks),
+        needs Needs::ChangeOrOwn(Permission::ManageLinks) => links::unlink;
     /// Checks all links of an application, and records what that says about them. Each finding has also account and
     /// os_user. Options: application (s), by (s), cursor (s), limit (u).
     Links.CheckAll(options) -> (findings, next)
@@ -392,32 +409,133 @@ methods! {
         => projects::delete;
 
     /// Runs a command as the OS account of an account. The subject is the path of a live session, or the account's
-    /// name where the application's word is enough. Options: application (s), project (s, OWNER/NAME: as the OS account
-    /// that was pinned there for whoever asks), kind (s, default batch), directory (ay,
-    /// default the home directory), environment (aay, each NAME=VALUE), stdin, stdout and stderr (h, default
-    /// /dev/null).
+    /// name where the application's word is enough. Options:
     ///
-    /// It answers when the program runs or is known not to: a refusal is an error of this call; a program that could
-    /// not be executed is a job that has ended, with the failed step, errno and the status a shell would give (127
-    /// not found, 126 otherwise).
+    /// application (s), project (s, OWNER/NAME: as the OS account that was pinned there for whoever asks), kind (s,
+    /// default batch), name (s, what the job is called), directory (ay, default the home directory), umask (s, octal) and
+    /// os_group (s), environment (aay, each NAME=VALUE), environment_fd (h: more of them, with NUL between, which nobody
+    /// writes down), script (h: the program itself, where the kind allows any; argv then begins with its name);
+    ///
+    /// stdin, stdout and stderr, each by type: h is a descriptor (file, pipe or socket), ay a file's path, opened as the
+    /// OS account, s a word: null (which is the default), for the outputs capture (kept in the job's folder, see
+    /// Job.Output), and for stderr stdout; stdout_append and stderr_append (b: the file is not cut off);
+    ///
+    /// memory and core (t, bytes), cpus (d), pids and files (u), time_limit_seconds, grace_seconds and nice (u), each
+    /// below what policy allows; gpus (u, how many);
+    ///
+    /// watch (h: a pipe's writing end, or a socket: it gets the lines of Job.Watch, and is closed after the last).
+    ///
+    /// It answers when the program runs or is known not to, or when the job has to wait: a refusal is an error of this
+    /// call; a program that could not be executed is a job that has ended, with the failed step, errno and the status a
+    /// shell would give (127 not found, 126 otherwise).
     Jobs.Run(subject, argv, options) -> (job)
         by Application, asks PolkitQuestion::Run, Action::Run => jobs::run::run;
     /// The jobs, newest first: of the application, or those that ran as the caller's own OS account. Options:
     /// application (s), by (s), account (s), state (s), kind (s), cursor (s), limit (u).
     Jobs.List(options) -> (jobs, next) by OwnerOrApplicationOrAdministrator(View),
         needs Needs::ReadOrOwn(Permission::ViewJobs) => jobs::calls::list;
+    /// Has the signal StateChanged sent to this connection, until it leaves the bus: of all jobs of the application, or of
+    /// those that run as the caller's own OS account. There are no options yet.
+    Jobs.Subscribe(options) -> () by OwnerOrApplicationOrAdministrator(View) => jobs::signals::subscribe;
+    /// Has it sent no more. There are no options yet.
+    Jobs.Unsubscribe(options) -> () by OwnerOrApplicationOrAdministrator(View) => jobs::signals::unsubscribe;
 
-    /// The job: id, path, application, account, os_user, uid, gid, kind, argv, state (queued, running, done, lost,
-    /// abandoned), times and, when it is done, how it ended and what it used.
+    /// The job: id, path, application, account, os_user, uid, gid, kind, name, argv, state (queued, starting, running,
+    /// ending, done, lost, abandoned) with the time of each and, when it is done, how it ended (cause, where it did not
+    /// by itself), what it used, by what its limits were held (limits_by), and how much it wrote to captured streams.
     Job.Get() -> (job) by OwnerOrApplicationOrAdministrator(View) => jobs::calls::get;
     /// A pipe with one line of JSON for each state of the job, beginning with the present one; end of file follows
     /// the last. A reader that does not read loses lines, never the end of file.
     Job.Watch() -> (pipe) by OwnerOrApplicationOrAdministrator(View) => jobs::calls::watch;
+    /// A pipe with what the job wrote to stdout or stderr, where that is captured: as much as there is now, or with follow
+    /// everything until the job has ended. Where bytes are not kept, or were not read in time, a line that says how many
+    /// stands in their place. Options: by (s), follow (b), offset (t, where to begin).
+    Job.Output(stream, options) -> (pipe) by OwnerOrApplicationOrAdministrator(ManageJobs),
+        needs Needs::ReadOrOwn(Permission::ManageJobs) => jobs::output::output;
     /// Ends the job: TERM to all its processes, and KILL after the grace. Options: by (s), grace_ms (u, default 10000).
     Job.Cancel(options) -> () by OwnerOrApplicationOrAdministrator(ManageJobs),
         needs Needs::ReadOrOwn(Permission::ManageJobs) => jobs::calls::cancel;
-    /// Sends a signal to the job's first process.
-    Job.Signal(signal) -> () by OwnerOrApplicationOrAdministrator(ManageJobs) => jobs::calls::signal;
+    /// Sends a signal to the job's first process. Options: by (s).
+    Job.Signal(signal, options) -> () by OwnerOrApplicationOrAdministrator(ManageJobs),
+        needs Needs::ReadOrOwn(Permission::ManageJobs) => jobs::calls::signal;
+
+    /// Opens a regular file as the OS account of an account, beneath a root of the application's. The descriptor is that of
+    /// the file itself; folders, devices and pipes are not handed out. The subject is the path of a live session, or the
+    /// account's name where the application's word is enough; paths are bytes, absolute. Options: read (b, the default),
+    /// write, create, exclusive, append, truncate (b), mode (s, octal, default 666), keep (b: the handle is for
+    /// Files.Commit).
+    ///
+    /// Every method of files also has the options application (s), project (s, OWNER/NAME: as the OS account that was
+    /// pinned there for whoever asks) and deadline_seconds (u, default 20). What the kernel refuses is the error FileError,
+    /// whose message begins with the name of the kernel's error.
+    Files.Open(subject, path, options) -> (file, handle)
+        by Application, asks PolkitQuestion::Files, Action::Files => files::open;
+    /// Writes a file that Open kept to the disk, and answers when it is there; the first error that there was, of any write,
+    /// is the answer. The file is kept no longer.
+    Files.Commit(subject, handle, options) -> ()
+        by Application, asks PolkitQuestion::Files, Action::Files => files::commit;
+    /// What a name stands for: kind (file, folder, symlink, pipe, socket, block, character), mode, uid, gid, size,
+    /// allocated, links, inode, device, and the times accessed, modified and changed (x, microseconds since 1970). Options:
+    /// follow (b: a symbolic link at the end).
+    Files.Stat(subject, path, options) -> (stat)
+        by Application, asks PolkitQuestion::Files, Action::Files => files::stat;
+    /// A folder's entries in the order of their bytes, each with name (ay) and what Stat gives; and whether there are more.
+    /// Each page reads the whole folder: ListStream is for large ones. Options: after (ay, the last name of the page before),
+    /// limit (u).
+    Files.List(subject, path, options) -> (entries, more)
+        by Application, asks PolkitQuestion::Files, Action::Files => files::list;
+    /// A pipe with a folder's entries as the file system has them, a line of JSON each; the last line has the result.
+    Files.ListStream(subject, path, options) -> (pipe)
+        by Application, asks PolkitQuestion::Files, Action::Files => files::list_stream;
+    /// Makes a folder. Options: mode (s, octal, default 777), parents (b: those above it too, and one that is there is well).
+    Files.MakeDirectory(subject, path, options) -> ()
+        by Application, asks PolkitQuestion::Files, Action::Files => files::make_directory;
+    /// Removes a file, a link, or an empty folder. Options: missing_ok (b).
+    Files.Remove(subject, path, options) -> ()
+        by Application, asks PolkitQuestion::Files, Action::Files => files::remove;
+    /// Removes a folder with everything in it. The pipe has lines of JSON: how far it is, and the result at the end; to close
+    /// it is to stop. Options: missing_ok (b).
+    Files.RemoveTree(subject, path, options) -> (pipe)
+        by Application, asks PolkitQuestion::Files, Action::Files => files::remove_tree;
+    /// Renames. Options: no_replace (b), exchange (b).
+    Files.Rename(subject, from, to, options) -> ()
+        by Application, asks PolkitQuestion::Files, Action::Files => files::rename;
+    /// Makes a symbolic link that says this.
+    Files.Symlink(subject, target, path, options) -> ()
+        by Application, asks PolkitQuestion::Files, Action::Files => files::symlink;
+    /// What a symbolic link says.
+    Files.ReadLink(subject, path, options) -> (target)
+        by Application, asks PolkitQuestion::Files, Action::Files => files::read_link;
+    /// Gives a file one more name.
+    Files.Link(subject, from, to, options) -> ()
+        by Application, asks PolkitQuestion::Files, Action::Files => files::link;
+    /// Changes the permission bits, in octal.
+    Files.SetMode(subject, path, mode, options) -> ()
+        by Application, asks PolkitQuestion::Files, Action::Files => files::set_mode;
+    /// Changes the group, to one that the OS account is in.
+    Files.SetGroup(subject, path, gid, options) -> ()
+        by Application, asks PolkitQuestion::Files, Action::Files => files::set_group;
+    /// Changes the times. Options: accessed (t), modified (t); what is not given stays.
+    Files.SetTimes(subject, path, options) -> ()
+        by Application, asks PolkitQuestion::Files, Action::Files => files::set_times;
+    /// The access control list, in the short form of acl(5) with numbers for names; empty where there is none. Options:
+    /// default (b: the one that new entries of a folder get).
+    Files.GetAcl(subject, path, options) -> (acl)
+        by Application, asks PolkitQuestion::Files, Action::Files => files::get_acl;
+    /// Changes the access control list; an empty one takes it away. Options: default (b).
+    Files.SetAcl(subject, path, acl, options) -> ()
+        by Application, asks PolkitQuestion::Files, Action::Files => files::set_acl;
+    /// Copies a file, or a folder with everything in it, as the OS account. The pipe is as that of RemoveTree; what is
+    /// neither file, folder nor link is left out, and told. Options: resume (b: go on with a copy that was broken off).
+    Files.CopyTree(subject, from, to, options) -> (pipe)
+        by Application, asks PolkitQuestion::Files, Action::Files => files::copy_tree;
+    /// How much a folder takes of the disk. The pipe is as that of RemoveTree.
+    Files.DiskUsage(subject, path, options) -> (pipe)
+        by Application, asks PolkitQuestion::Files, Action::Files => files::disk_usage;
+    /// Of each root: path (ay), writable (b), size and free (t, bytes), files and files_free (t), and quotas (aa{sv}: whose,
+    /// space_used, space_soft, space_hard, space_grace_ends, and the same of files).
+    Files.Quota(subject, options) -> (places)
+        by Application, asks PolkitQuestion::Files, Action::Files => files::quota;
 }
 
 #[cfg(test)]

@@ -3,15 +3,16 @@
 use deputy_core::message::JobCommand;
 use deputy_core::{AccountName, Denial, JobId, OsUid};
 
+use super::live::ended;
+use super::queue::CANCELLED;
 use super::shown::{Shown, record, state_name, stored_name};
-use super::track::ended;
 use super::watch::Watchers;
 use crate::accounts::page;
 use crate::authority::{About, Call, Grant, Granted, Ground};
 use crate::bus::options::Options;
 use crate::bus::record::Record;
 use crate::daemon::Daemon;
-use crate::store::{Change, Job, JobFilter, Page, Scope};
+use crate::store::{Change, Job, JobFilter, JobState, Page, Scope};
 
 /// The grace of a cancelled job that was given none.
 const DEFAULT_GRACE_MS: u32 = 10_000;
@@ -29,14 +30,16 @@ fn now(daemon: &Daemon, mut job: Job) -> Job {
     {
         let newer = live.job();
         job.state = newer.state;
+        job.starting = job.starting.or(newer.starting);
         job.started = job.started.or(newer.started);
+        job.ending = newer.ending;
         job.ended = newer.ended;
     }
     job
 }
 
 /// The job that a call is on.
-async fn of_call(call: &Call) -> Result<(Grant, Job), Denial> {
+pub(super) async fn of_call(call: &Call) -> Result<(Grant, Job), Denial> {
     let id: Option<JobId> = call.id.as_deref().and_then(|id| id.parse().ok());
     let look_up = || match &id {
         None => Ok(None),
@@ -77,11 +80,13 @@ pub async fn cancel(call: Call, (mut options,): (Options,)) -> Result<Granted<()
 }
 
 /// `Job.Signal`.
-pub async fn signal(call: Call, (signal,): (i32,)) -> Result<Granted<()>, Denial> {
+pub async fn signal(call: Call, (signal, mut options): (i32, Options)) -> Result<Granted<()>, Denial> {
+    let by = options.by()?;
+    options.finish()?;
     if !(1..=MAX_SIGNAL).contains(&signal) {
         return Err(Denial::invalid(format!("a signal has a number from 1 to {MAX_SIGNAL}")));
     }
-    command(call, JobCommand::Signal { signal }, None).await
+    command(call, JobCommand::Signal { signal }, by).await
 }
 
 async fn command(call: Call, command: JobCommand, by: Option<String>) -> Result<Granted<()>, Denial> {
@@ -90,15 +95,28 @@ async fn command(call: Call, command: JobCommand, by: Option<String>) -> Result<
     call.act(&mut grant, about.os_user(Some(&job.os.name)).by(by))?;
     // Whoever has an actor may change something.
     let actor = grant.actor()?;
-    let live = call.daemon.tracker.get(&job.id).ok_or_else(ended)?;
-    if !live.job().state.is_open() {
+    let live = call.daemon.tracker.get(&job.id).filter(|live| live.state().is_open());
+    let Some(live) = live else {
+        if matches!(command, JobCommand::Cancel { .. }) {
+            // A service may be between two of its jobs.
+            call.daemon.tracker.cancel_service(&job, actor).await?;
+            return Ok(grant.answer(()));
+        }
         return Err(ended());
+    };
+    let given_up =
+        matches!(command, JobCommand::Cancel { .. }) && call.daemon.tracker.queue().give_up(&job.id);
+    if !given_up {
+        live.command(command)?;
     }
-    live.command(command)?;
     let change = Change::JobCommanded { id: job.id, command: words(command) };
     // A job has to end when its owner says so, on a full disk too: that this is not recorded is an error of its own.
     if let Err(error) = call.daemon.store.commit(change, actor).await {
         tracing::error!(%error, "a command to a job could not be recorded");
+    }
+    if given_up {
+        let state = JobState::Abandoned { cause: CANCELLED.to_owned() };
+        call.daemon.tracker.end(&live, state, None).await;
     }
     Ok(grant.answer(()))
 }
@@ -107,6 +125,7 @@ fn words(command: JobCommand) -> String {
     match command {
         JobCommand::Cancel { grace_ms } => format!("cancel, grace {grace_ms} ms"),
         JobCommand::Signal { signal } => format!("signal {signal}"),
+        JobCommand::EndForConsent => "end, the consent was taken back".into(),
     }
 }
 
@@ -116,7 +135,7 @@ fn stored_states(shown: &str) -> Option<Vec<String>> {
     let stored = stored_name(shown)?;
     let earlier: &[&str] = match stored {
         "queued" => &[],
-        "running" => &["queued"],
+        "starting" | "running" => &["queued"],
         _ => &["queued", "running"],
     };
     Some([&[stored], earlier].concat().into_iter().map(str::to_owned).collect())
@@ -133,8 +152,9 @@ pub async fn list(call: Call, (mut options,): (Options,)) -> Result<Granted<(Vec
     options.finish()?;
     let states = match state.as_deref() {
         None => Vec::new(),
-        Some(state) => stored_states(state)
-            .ok_or_else(|| Denial::invalid("a job's state is queued, running, done, lost or abandoned"))?,
+        Some(state) => stored_states(state).ok_or_else(|| {
+            Denial::invalid("a job's state is queued, starting, running, ending, done, lost or abandoned")
+        })?,
     };
     let about = About { account: account.clone(), ..About::application(application).by(by) };
     let grant = call.authorize_any(about).await?;

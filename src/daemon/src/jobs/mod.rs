@@ -1,10 +1,19 @@
 //! `.Jobs` and `.Job`: runs of commands as the accounts' own OS accounts.
 
+pub mod admit;
+pub mod asked;
 pub mod calls;
+mod forget;
+pub mod live;
+pub mod output;
+pub mod queue;
 pub mod ready;
+pub mod retention;
 pub mod run;
+mod services;
 pub mod settle;
 pub mod shown;
+pub mod signals;
 pub mod stdio;
 pub mod track;
 pub mod watch;

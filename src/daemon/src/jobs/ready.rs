@@ -4,6 +4,8 @@
 //! what is refused anyway, and say as which OS account it would run.
 
 use deputy_core::job::OsIdentity;
+use deputy_core::kind::Kind;
+use deputy_core::pattern::CommandRule;
 use deputy_core::policy::{check_command, check_environment, check_kind};
 use deputy_core::project::{ProjectAccess, ProjectKey};
 use deputy_core::{AccountName, Code, Denial, KindName, Permission};
@@ -12,7 +14,7 @@ use crate::acting;
 use crate::daemon::Daemon;
 use crate::directory::Registered;
 use crate::links;
-use crate::store::{Link, Project, ProjectDefaults};
+use crate::store::{Job, JobSpec, Link, Project, ProjectDefaults};
 
 /// A job that is wanted.
 pub struct Wanted<'a> {
@@ -26,6 +28,8 @@ pub struct Wanted<'a> {
     pub argv: &'a [Vec<u8>],
     /// Variables, each `NAME=VALUE`.
     pub environment: &'a [Vec<u8>],
+    /// What else is asked for, where it is more than a question.
+    pub spec: Option<&'a JobSpec>,
 }
 
 /// A job that the launcher can be asked for.
@@ -37,6 +41,8 @@ pub struct Ready {
     pub defaults: ProjectDefaults,
     /// The link, where that is what names the OS account.
     pub link: Option<Link>,
+    /// Whether it is a service.
+    pub service: bool,
 }
 
 /// Decides about a job, as far as it can be decided here.
@@ -46,21 +52,65 @@ pub async fn ready(daemon: &Daemon, registered: &Registered, wanted: &Wanted<'_>
     let kind = check_kind(&registered.name, &registered.policy, Some(wanted.kind))?;
     check_command(&registered.name, wanted.kind.as_str(), kind, wanted.argv)?;
     check_environment(&registered.name, &registered.policy, wanted.environment)?;
+    if let Some(spec) = wanted.spec {
+        check_spec(registered, wanted.kind, kind, spec)?;
+    }
+    let service = kind.service;
     let Some(key) = wanted.project else {
         let link = links::usable(daemon, registered, wanted.account).await?;
-        return Ok(Ready { os: link.os.clone(), defaults: ProjectDefaults::default(), link: Some(link) });
+        let (os, defaults) = (link.os.clone(), ProjectDefaults::default());
+        return Ok(Ready { os, defaults, link: Some(link), service });
     };
     let project = daemon.store.project(&registered.name, key)?;
     let project = project.ok_or_else(Denial::not_found)?;
     let os = in_project(&project, wanted.account)?;
     // What the launcher says about the identity is about the link only if that names the same.
     let link = daemon.store.link(&registered.name, wanted.account)?.filter(|link| link.os == os);
-    Ok(Ready { os, defaults: project.defaults, link })
+    Ok(Ready { os, defaults: project.defaults, link, service })
 }
 
-/// As which OS account an account runs jobs in a project: as the one that was pinned for it there, whatever its link
+/// Decides once more about a job that is in the ledger: as whom it ran then is the caller's to compare.
+pub async fn again(daemon: &Daemon, registered: &Registered, job: &Job) -> Result<Ready, Denial> {
+    let argv: Vec<_> = job.argv.iter().map(|argument| argument.0.clone()).collect();
+    let environment: Vec<_> = job.spec.environment.iter().map(|variable| variable.0.clone()).collect();
+    let wanted = Wanted {
+        account: &job.account,
+        project: job.project.as_ref(),
+        kind: &job.kind,
+        argv: &argv,
+        environment: &environment,
+        spec: Some(&job.spec),
+    };
+    ready(daemon, registered, &wanted).await
+}
+
+/// What the kind says about everything but the command.
+fn check_spec(registered: &Registered, name: &KindName, kind: &Kind, spec: &JobSpec) -> Result<(), Denial> {
+    let rule = format!("applications.d/{}.toml: kinds.{name}", registered.name);
+    kind.bounds(registered.policy.limits).lowered_by(spec.bounds, &rule)?;
+    if spec.script && !kind.commands.iter().any(CommandRule::allows_any_program) {
+        return Err(Denial::new(
+            Code::CommandNotAllowed,
+            format!("{rule}.commands"),
+            "a script may come by descriptor only where the kind allows any program",
+        )
+        .remedy("name a program that a rule of the kind allows, or have the kind allow \"*\""));
+    }
+    if kind.service && (spec.needs_descriptors() || spec.bounds.time_limit_seconds.is_some()) {
+        return Err(Denial::new(
+            Code::InvalidArgument,
+            format!("{rule}.service"),
+            "a service is started again without whoever asked for it: nothing of it comes by descriptor, and it has \
+             no time limit",
+        )
+        .remedy("name files for its input and output, or have its output captured"));
+    }
+    Ok(())
+}
+
+/// As which OS account an account acts in a project: as the one that was pinned for it there, whatever its link
 /// is now. Who does not see the project is told that it is not there.
-fn in_project(project: &Project, account: &AccountName) -> Result<OsIdentity, Denial> {
+pub fn in_project(project: &Project, account: &AccountName) -> Result<OsIdentity, Denial> {
     match project.access(account) {
         None => Err(Denial::not_found()),
         Some(ProjectAccess::Read) => Err(Denial::new(

@@ -5,61 +5,26 @@
 
 use std::sync::Arc;
 
-use deputy_core::application::{DEFAULT_KIND, Trust};
-use deputy_core::message::RunRequest;
+use deputy_core::application::Trust;
+use deputy_core::message::JobCommand;
 use deputy_core::project::ProjectKey;
-use deputy_core::{AccountName, Code, Denial, JobId, KindName, SessionId};
+use deputy_core::{AccountName, ApplicationName, Code, Denial, JobId, KindName, SessionId};
+use tokio::sync::mpsc;
 use zbus::OwnedObjectPath;
 
+use super::admit::{Opened, Waiting};
+use super::asked::Asked;
+use super::live::Live;
 use super::ready::{self, Ready, Wanted};
-use super::stdio::Stdio;
 use crate::acting;
 use crate::authority::{About, Call, Granted};
 use crate::bus::introspection::{self, Path, job_path};
 use crate::bus::options::{Options, parse};
 use crate::bus::table::Object;
+use crate::daemon::Daemon;
 use crate::directory::Registered;
-use crate::launcher::{Channel, LauncherError};
-use crate::store::{Argument, Change, Job, JobState};
-use crate::{links, random, sessions};
-
-/// The most bytes of arguments and environment together; the kernel takes about as much.
-const MAX_WORDS: usize = 1 << 20;
-
-/// What is asked for, as far as the message alone tells.
-struct Asked {
-    project: Option<ProjectKey>,
-    kind: KindName,
-    argv: Vec<Vec<u8>>,
-    directory: Option<Vec<u8>>,
-    environment: Vec<Vec<u8>>,
-    stdio: Stdio,
-}
-
-fn asked(argv: Vec<Vec<u8>>, options: &mut Options) -> Result<Asked, Denial> {
-    let kind = match options.name("kind")? {
-        Some(kind) => kind,
-        None => parse("kind", DEFAULT_KIND)?,
-    };
-    let directory = options.bytes("directory")?;
-    if let Some(directory) = &directory
-        && (directory.first() != Some(&b'/') || directory.contains(&0))
-    {
-        return Err(Denial::invalid("the option directory is not an absolute path"));
-    }
-    let stdio = Stdio::new(
-        options.descriptor("stdin")?,
-        options.descriptor("stdout")?,
-        options.descriptor("stderr")?,
-    )?;
-    let environment = options.list_of_bytes("environment")?.unwrap_or_default();
-    let bytes = argv.iter().chain(&environment).map(|word| word.len() + 1).sum::<usize>();
-    if bytes > MAX_WORDS {
-        return Err(Denial::invalid(format!("arguments and environment have more than {MAX_WORDS} bytes")));
-    }
-    let project = options.name("project")?;
-    Ok(Asked { project, kind, argv, directory, environment, stdio })
-}
+use crate::store::{Actor, Argument, Change, Job, JobSpec, JobState, Timestamp};
+use crate::{random, sessions};
 
 /// `Jobs.Run`.
 pub async fn run(
@@ -67,7 +32,7 @@ pub async fn run(
     (subject, argv, mut options): (String, Vec<Vec<u8>>, Options),
 ) -> Result<Granted<(OwnedObjectPath,)>, Denial> {
     let application = options.application()?;
-    let asked = asked(argv, &mut options)?;
+    let mut asked = Asked::new(argv, &mut options)?;
     options.finish()?;
     let mut grant = call.authorize(About::application(application)).await?;
     let registered = Arc::clone(grant.application()?);
@@ -79,16 +44,22 @@ pub async fn run(
     call.note(&about);
     let trust = trust(&registered, &asked.kind);
     let (account, session) = whose_by(&call, &registered, &subject, trust)?;
+    if let Some(session) = &session {
+        asked.spec.login = sessions::login_as_os_account(&call.daemon, session)?;
+    }
     about.account = Some(account.clone());
     about.acting = acting::of_session(&call.daemon, &registered, session.as_ref())?;
     let acting = about.acting.clone();
     call.note(&about);
+    let environment: Vec<Vec<u8>> =
+        asked.spec.environment.iter().map(|variable| variable.0.clone()).collect();
     let wanted = Wanted {
         account: &account,
         project: asked.project.as_ref(),
         kind: &asked.kind,
         argv: &asked.argv,
-        environment: &asked.environment,
+        environment: &environment,
+        spec: Some(&asked.spec),
     };
     let mut ready = ready::ready(&call.daemon, &registered, &wanted).await?;
     about.os_user = Some(ready.os.name.clone());
@@ -98,73 +69,123 @@ pub async fn run(
         whose_by(&call, &registered, &subject, trust)?;
         ready = ready::ready(&call.daemon, &registered, &wanted).await?;
     }
-    let id = JobId::from_random(random::bytes()?);
-    let change = Change::JobQueued {
-        id: id.clone(),
-        application: registered.name.clone(),
-        account: account.clone(),
-        os: ready.os.clone(),
-        kind: asked.kind.clone(),
-        argv: asked.argv.iter().cloned().map(Argument).collect(),
-        cwd: asked.directory.clone().map(Argument),
-        project: asked.project.clone(),
-        session: session.clone(),
-    };
     let mut actor = grant.actor()?;
     if acting.is_some() {
         // Both names are in the log: whose job it is, and who asked for it.
         actor.by = acting;
     }
-    // The launcher forks while the disk works; it hears nothing of the job before the job is in the ledger.
-    let (opened, committed) =
-        tokio::join!(call.daemon.tracker.open(), call.daemon.store.commit(change, actor));
-    let committed = committed?;
-    let job = Job {
-        id: id.clone(),
-        number: committed.number,
-        application: registered.name.clone(),
-        account: account.clone(),
-        os: ready.os.clone(),
-        kind: asked.kind.clone(),
-        argv: Vec::new(),
-        cwd: None,
-        project: asked.project.clone(),
-        session,
-        state: JobState::Queued {},
-        queued: committed.at,
-        started: None,
-        ended: None,
+    let place = match &asked.watch {
+        Some(_) => Some(call.daemon.limits.watches.enter(call.caller.uid)?),
+        None => None,
     };
-    launch(&call, opened, asked, ready, job).await?;
-    let path =
-        OwnedObjectPath::try_from(job_path(&id)).map_err(|error| Denial::internal(error.to_string()))?;
+    let Asked { project, kind, argv, directory, spec, descriptors, watch } = asked;
+    let accepted = Accepted {
+        application: registered.name.clone(),
+        account,
+        kind,
+        argv,
+        directory,
+        project,
+        session,
+        spec,
+    };
+    let (live, commands, opened) = accept(&call.daemon, accepted, ready, actor).await?;
+    if let (Some(watch), Some(place)) = (watch, place) {
+        live.watch_by(watch, place);
+    }
+    let path = job_path(&live.job().id);
+    call.daemon.tracker.admit(Waiting { live, commands, descriptors }, opened).await?;
+    let path = OwnedObjectPath::try_from(path).map_err(|error| Denial::internal(error.to_string()))?;
     Ok(grant.answer((path,)))
 }
 
-async fn launch(
-    call: &Call,
-    opened: Result<Channel, LauncherError>,
-    asked: Asked,
+/// A job that may be, by everything that can be decided here.
+pub struct Accepted {
+    /// The application.
+    pub application: ApplicationName,
+    /// The account.
+    pub account: AccountName,
+    /// The kind.
+    pub kind: KindName,
+    /// The program and its arguments.
+    pub argv: Vec<Vec<u8>>,
+    /// The working directory.
+    pub directory: Option<Vec<u8>>,
+    /// The project.
+    pub project: Option<ProjectKey>,
+    /// The session that asked.
+    pub session: Option<SessionId>,
+    /// What else was asked for.
+    pub spec: JobSpec,
+}
+
+/// Puts a job into the ledger. From here on it is known, and has to come to an end.
+pub async fn accept(
+    daemon: &Daemon,
+    accepted: Accepted,
     ready: Ready,
-    job: Job,
-) -> Result<(), Denial> {
-    let request = RunRequest {
-        job: job.id.clone(),
+    actor: Actor,
+) -> Result<(Arc<Live>, mpsc::Receiver<JobCommand>, Option<Opened>), Denial> {
+    let Accepted { application, account, kind, argv, directory, project, session, mut spec } = accepted;
+    spec.service = ready.service;
+    daemon.store.boot().clone_into(&mut spec.boot);
+    // A project only takes bits away, and so does a request.
+    spec.umask = match (spec.umask, ready.defaults.umask) {
+        (Some(asked), Some(default)) => Some(asked | default),
+        (asked, default) => asked.or(default),
+    };
+    spec.os_group = spec.os_group.or(ready.defaults.os_group);
+    let mut job = Job {
+        id: JobId::from_random(random::bytes()?),
+        number: 0,
+        application,
+        account,
+        os: ready.os,
+        kind,
+        argv: argv.into_iter().map(Argument).collect(),
+        cwd: directory.map(Argument),
+        project,
+        session,
+        spec,
+        state: JobState::Queued {},
+        queued: Timestamp(0),
+        starting: None,
+        started: None,
+        ending: None,
+        ended: None,
+        gpus: Vec::new(),
+        forgotten: None,
+    };
+    let change = Change::JobQueued {
+        id: job.id.clone(),
         application: job.application.clone(),
         account: job.account.clone(),
-        os_account: job.os.clone(),
-        kind: Some(asked.kind),
-        argv: asked.argv,
-        directory: asked.directory,
-        environment: asked.environment,
-        umask: ready.defaults.umask,
-        os_group: ready.defaults.os_group,
+        os: job.os.clone(),
+        kind: job.kind.clone(),
+        argv: job.argv.clone(),
+        cwd: job.cwd.clone(),
+        project: job.project.clone(),
+        session: job.session.clone(),
+        spec: Box::new(job.spec.clone()),
     };
-    let launched = call.daemon.tracker.launch(job, opened, request, &asked.stdio, call.daemon.null()).await;
-    if let (Err(denial), Some(link)) = (&launched, &ready.link) {
-        links::learn(&call.daemon, link, denial).await;
+    if job.spec.gpus > 0 {
+        daemon.tracker.queue().find_gpus(daemon).await;
     }
-    launched
+    let place = daemon.tracker.queue().enter(daemon, &job)?;
+    // The launcher forks while the disk works; it hears nothing of the job before the job is in the ledger.
+    let (opened, committed) = if place.starts() {
+        let (opened, committed) = tokio::join!(daemon.tracker.open(), daemon.store.commit(change, actor));
+        (Some(opened), committed)
+    } else {
+        (None, daemon.store.commit(change, actor).await)
+    };
+    let committed = committed?;
+    place.keep();
+    job.number = committed.number;
+    job.queued = committed.at;
+    daemon.subscribers.tell(&job);
+    let (live, commands) = daemon.tracker.insert(job);
+    Ok((live, commands, opened))
 }
 
 /// Whose word is enough for a job of this kind. There may be no such kind: that is refused later.

@@ -7,19 +7,22 @@
 use std::time::Duration;
 
 use deputy_core::Code;
+use deputy_core::job::EndCause;
 use deputy_core::message::{JobState as Told, LauncherReply, LauncherRequest};
 use tokio::time::{sleep, timeout};
 
-use super::track::{Live, Tracker};
+use super::live::Live;
+use super::track::Tracker;
 use crate::launcher::{ANSWER, Channel, LauncherError};
+use crate::store::{Job, JobState};
 
 /// The first and the longest pause between two tries.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
 /// What became of it.
 pub enum Settled {
-    /// It runs; this is its shepherd.
-    Running(Channel),
+    /// It runs; this is its shepherd. It may be ending already.
+    Running(Channel, Option<EndCause>),
     /// It has ended, or is lost.
     Told(Told),
     /// It never started, and never will.
@@ -27,6 +30,8 @@ pub enum Settled {
         /// How that is known.
         cause: String,
     },
+    /// It never started, and can still: nothing that it needs has gone.
+    StillWaits,
 }
 
 impl Tracker {
@@ -46,23 +51,32 @@ impl Tracker {
 
     /// One try; `None` if the job started between two questions.
     async fn try_settle(&self, live: &Live) -> Result<Option<Settled>, LauncherError> {
-        let job = live.job().id;
+        let Job { id: job, state, spec, .. } = live.job();
         let _turn = self.0.settling.acquire().await;
         let channel = self.0.launcher.request(&LauncherRequest::Attach { job: job.clone() }, &[]).await?;
         let reply = timeout(ANSWER, channel.reply()).await.map_err(|_| LauncherError::TimedOut)?;
         match reply {
-            Ok(Some(LauncherReply::Job(Told::Running))) => return Ok(Some(Settled::Running(channel))),
+            Ok(Some(LauncherReply::Job(Told::Running))) => return Ok(Some(Settled::Running(channel, None))),
+            Ok(Some(LauncherReply::Job(Told::Ending(cause)))) => {
+                return Ok(Some(Settled::Running(channel, Some(cause))));
+            }
             Ok(Some(LauncherReply::Job(state))) => return Ok(Some(Settled::Told(state))),
             Err(LauncherError::Denied(denial)) if denial.code == Code::NotFound => {}
             Ok(Some(_)) => return Err(LauncherError::Foreign),
             Ok(None) => return Err(LauncherError::Ended),
             Err(error) => return Err(error),
         }
+        let cause = if self.of_another_boot(live) {
+            "the machine was started again before it started"
+        } else if state != (JobState::Queued {}) {
+            "the launcher knows nothing of it: its answer was lost before it started"
+        } else if spec.needs_descriptors() {
+            "deputyd restarted while it waited, and its descriptors are gone"
+        } else {
+            return Ok(Some(Settled::StillWaits));
+        };
         match self.0.launcher.ask(&LauncherRequest::Abandon { job }, &[], ANSWER).await {
-            Ok(LauncherReply::Done) => Ok(Some(Settled::NeverStarted {
-                cause: "the launcher knows nothing of it: deputyd ended or lost its answer before it started"
-                    .to_owned(),
-            })),
+            Ok(LauncherReply::Done) => Ok(Some(Settled::NeverStarted { cause: cause.to_owned() })),
             Err(LauncherError::Denied(denial)) if denial.code == Code::JobExists => Ok(None),
             Ok(_) => Err(LauncherError::Foreign),
             Err(error) => Err(error),

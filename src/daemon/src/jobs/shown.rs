@@ -1,6 +1,7 @@
 //! A job as the interface and a watcher's lines show it.
 
-use deputy_core::job::JobEnd;
+use deputy_core::job::{Enforcement, JobEnd};
+use deputy_core::stream::Output;
 use serde::Serialize;
 use zbus::ObjectPath;
 
@@ -19,10 +20,16 @@ pub struct Shown {
     uid: u32,
     gid: u32,
     kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
     state: &'static str,
     queued: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    starting: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     started: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ending: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ended: Option<u64>,
     #[serde(flatten)]
@@ -53,14 +60,26 @@ struct End {
     #[serde(skip_serializing_if = "Option::is_none")]
     max_rss_kib: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    read_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    written_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     wall_us: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limits_by: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stdout_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stderr_bytes: Option<u64>,
 }
 
 /// A state as the interface names it.
 pub fn state_name(state: &JobState) -> &'static str {
     match state {
         JobState::Queued {} => "queued",
+        JobState::Starting {} => "starting",
         JobState::Running {} => "running",
+        JobState::Ending { .. } => "ending",
         JobState::Ended { .. } => "done",
         JobState::Lost { .. } => "lost",
         JobState::Abandoned { .. } => "abandoned",
@@ -71,7 +90,9 @@ pub fn state_name(state: &JobState) -> &'static str {
 pub fn stored_name(shown: &str) -> Option<&'static str> {
     Some(match shown {
         "queued" => "queued",
+        "starting" => "starting",
         "running" => "running",
+        "ending" => "ending",
         "done" => "ended",
         "lost" => "lost",
         "abandoned" => "abandoned",
@@ -79,19 +100,30 @@ pub fn stored_name(shown: &str) -> Option<&'static str> {
     })
 }
 
-fn end(state: &JobState) -> End {
-    match state {
-        JobState::Queued {} | JobState::Running {} => End::default(),
+fn end(job: &Job) -> End {
+    match &job.state {
+        JobState::Queued {} | JobState::Starting {} | JobState::Running {} => End::default(),
+        JobState::Ending { cause } => End { cause: Some(cause.as_str().to_owned()), ..End::default() },
         JobState::Lost { cause } | JobState::Abandoned { cause } => {
             End { cause: Some(cause.clone()), ..End::default() }
         }
-        JobState::Ended { end, usage } => {
+        JobState::Ended { end, cause, usage, captured, enforcement } => {
+            let streams = &job.spec.streams;
             let mut shown = End {
                 status: Some(end.shell_status()),
                 user_us: Some(usage.user_us),
                 system_us: Some(usage.system_us),
                 max_rss_kib: Some(usage.max_rss_kib),
+                read_bytes: Some(usage.read_bytes),
+                written_bytes: Some(usage.written_bytes),
                 wall_us: Some(usage.wall_us),
+                cause: cause.map(|cause| cause.as_str().to_owned()),
+                limits_by: Some(match enforcement {
+                    Enforcement::ProcessLimits => "process-limits",
+                    Enforcement::Cgroup => "cgroup",
+                }),
+                stdout_bytes: (streams.output == Output::Captured).then_some(captured.output),
+                stderr_bytes: (streams.error == Output::Captured).then_some(captured.error),
                 ..End::default()
             };
             match *end {
@@ -114,7 +146,7 @@ impl From<&Job> for Shown {
     fn from(job: &Job) -> Self {
         // A job that ended before its start was recorded: the shepherd's clock tells when that was.
         let ran = match &job.state {
-            JobState::Ended { end, usage } if !matches!(end, JobEnd::LaunchFailed { .. }) => {
+            JobState::Ended { end, usage, .. } if !matches!(end, JobEnd::LaunchFailed { .. }) => {
                 job.ended.map(|ended| ended.0.saturating_sub(usage.wall_us))
             }
             _ => None,
@@ -128,11 +160,14 @@ impl From<&Job> for Shown {
             uid: job.os.uid.raw(),
             gid: job.os.gid.raw(),
             kind: job.kind.to_string(),
+            name: job.spec.name.as_ref().map(ToString::to_string),
             state: state_name(&job.state),
             queued: job.queued.0,
+            starting: job.starting.map(|at| at.0),
             started: job.started.map(|at| at.0).or(ran),
+            ending: job.ending.map(|at| at.0),
             ended: job.ended.map(|at| at.0),
-            end: end(&job.state),
+            end: end(job),
         }
     }
 }
@@ -160,11 +195,15 @@ pub fn record(job: &Job) -> Record {
         .with("uid", shown.uid)
         .with("gid", shown.gid)
         .with("kind", shown.kind)
+        .maybe("name", shown.name)
+        .maybe("predecessor", job.spec.predecessor.as_ref().map(ToString::to_string))
         .with("argv", argv)
         .maybe("directory", job.cwd.as_ref().map(|cwd| cwd.0.clone()))
         .with("state", shown.state)
         .with("queued", shown.queued)
+        .maybe("starting", shown.starting)
         .maybe("started", shown.started)
+        .maybe("ending", shown.ending)
         .maybe("ended", shown.ended)
         .maybe("exit_code", end.exit_code)
         .maybe("signal", end.signal)
@@ -176,14 +215,20 @@ pub fn record(job: &Job) -> Record {
         .maybe("user_us", end.user_us)
         .maybe("system_us", end.system_us)
         .maybe("max_rss_kib", end.max_rss_kib)
+        .maybe("read_bytes", end.read_bytes)
+        .maybe("written_bytes", end.written_bytes)
         .maybe("wall_us", end.wall_us)
+        .maybe("limits_by", end.limits_by)
+        .maybe("stdout_bytes", end.stdout_bytes)
+        .maybe("stderr_bytes", end.stderr_bytes)
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::store::{Argument, Timestamp};
+    use crate::store::{Argument, JobSpec, Timestamp};
     use deputy_core::job::{OsIdentity, Step, Usage};
+    use deputy_core::stream::Captured;
     use deputy_core::{JobId, OsGid, OsUid};
 
     /// A job for tests.
@@ -204,10 +249,15 @@ pub(super) mod tests {
             cwd: None,
             project: None,
             session: None,
+            spec: JobSpec::default(),
             state,
             queued: Timestamp(1_000_000),
+            starting: None,
             started: None,
+            ending: None,
             ended,
+            gpus: Vec::new(),
+            forgotten: None,
         }
     }
 
@@ -220,13 +270,20 @@ pub(super) mod tests {
         let queued = value(JobState::Queued {});
         assert_eq!(queued["state"], "queued");
         assert!(queued.get("status").is_none() && queued.get("argv").is_none());
-        let done = value(JobState::Ended { end: JobEnd::Exited { code: 7 }, usage: usage.clone() });
+        let ended = |end| JobState::Ended {
+            end,
+            cause: None,
+            usage: usage.clone(),
+            captured: Captured::default(),
+            enforcement: Enforcement::default(),
+        };
+        let done = value(ended(JobEnd::Exited { code: 7 }));
         assert_eq!(
             (&done["state"], &done["status"], &done["started"]),
             (&"done".into(), &7.into(), &8_000_000.into())
         );
         let missing = JobEnd::LaunchFailed { step: Step::Exec, errno: 2 };
-        let missing = value(JobState::Ended { end: missing, usage });
+        let missing = value(ended(missing));
         assert_eq!((&missing["status"], &missing["failed_step"]), (&127.into(), &"exec".into()));
         assert!(missing.get("started").is_none());
         assert_eq!(value(JobState::Lost { cause: "x".into() })["cause"], "x");
@@ -239,6 +296,7 @@ pub(super) mod tests {
         longest.account = "ä".repeat(32).parse().unwrap();
         longest.os.name = "u".repeat(255).parse().unwrap();
         longest.kind = "k".repeat(64).parse().unwrap();
+        longest.spec.name = Some("n".repeat(64).parse().unwrap());
         assert!(Shown::from(&longest).line().len() * 3 < 4096);
     }
 

@@ -5,24 +5,28 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use deputy_core::job::ExitRecord;
-use deputy_core::message::{
-    JobCommand, JobState as Told, LauncherReply, LauncherRequest, MAX_FORGET, RunRequest,
-};
-use deputy_core::{Code, Denial, JobId};
-use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use deputy_core::message::{JobCommand, JobState as Told, LauncherReply, LauncherRequest, MAX_FORGET};
+use deputy_core::stream::{Output, Streams};
+use deputy_core::{Denial, JobId};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until};
 
+use super::admit::Waiting;
+use super::forget::{forget_in_groups, tidy_up};
+use super::live::Live;
+use super::queue::Queue;
+use super::retention::Shelf;
 use super::settle::Settled;
-use super::shown::Shown;
-use super::stdio::Stdio;
-use super::watch::Watchers;
-use crate::launcher::{ANSWER, Channel, LAUNCH, Launcher, LauncherError};
-use crate::limits::Place;
-use crate::store::{Actor, Change, Job, JobState, PageRequest, Store, StoreError, Timestamp};
+use super::signals::Subscribers;
+use super::stdio::Descriptors;
+use crate::daemon::Daemon;
+use crate::directory::Snapshot;
+use crate::launcher::{ANSWER, Channel, Launcher, LauncherError};
+use crate::store::{Actor, Change, Job, JobState, JobTimes, PageRequest, Store, StoreError, Timestamp};
 
 /// How long after its start a job's start is recorded. A job that ends sooner needs one record less: its end tells
 /// when it began.
@@ -31,17 +35,14 @@ const START_RECORDED_AFTER: Duration = Duration::from_millis(100);
 /// How long ends are gathered before the launcher is told to forget them.
 const GATHER: Duration = Duration::from_millis(200);
 
+/// How often it is looked whether output is kept no longer.
+const LOOK: Duration = Duration::from_secs(60);
+
 /// How long a full disk is given before the next try.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// How long `Jobs.Run` waits for what became of a launch whose answer was lost.
-const DOUBT: Duration = Duration::from_secs(10);
-
 /// How many jobs are asked about at once after a restart. The launcher's children are limited too.
 const SETTLING: usize = 16;
-
-/// The most commands that wait for a job's shepherd.
-const COMMANDS: usize = 16;
 
 /// The jobs that are not ended. Clones share them.
 #[derive(Clone)]
@@ -50,113 +51,171 @@ pub struct Tracker(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub store: Store,
     pub launcher: Launcher,
+    pub daemon: Weak<Daemon>,
+    pub null: Arc<OwnedFd>,
+    pub subscribers: Arc<Subscribers>,
+    pub queue: Queue,
     live: Mutex<HashMap<JobId, Arc<Live>>>,
     forget: mpsc::Sender<JobId>,
+    shelf: Mutex<Shelf>,
+    crowded: Notify,
+    /// Told when folders may be left over.
+    pub untidy: Arc<Notify>,
     pub settling: Semaphore,
     pub stopping: watch::Sender<bool>,
 }
 
-/// One of them.
-pub struct Live {
-    commands: mpsc::Sender<JobCommand>,
-    now: Mutex<Now>,
-}
-
-struct Now {
-    job: Job,
-    watchers: Watchers,
-}
-
-impl Live {
-    /// The job as it is now.
-    pub fn job(&self) -> Job {
-        self.lock().job.clone()
-    }
-
-    /// A pipe with the job's states, from the present one on.
-    pub fn watch(&self, place: Place) -> Result<OwnedFd, Denial> {
-        let mut now = self.lock();
-        let line = Shown::from(&now.job).line();
-        let ended = !now.job.state.is_open();
-        now.watchers.add(&line, ended, Some(place))
-    }
-
-    /// Asks the job's shepherd for something.
-    pub fn command(&self, command: JobCommand) -> Result<(), Denial> {
-        self.commands.try_send(command).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => {
-                Denial::new(Code::Busy, "job", "the job has more commands waiting than it takes")
-                    .remedy("try again in a moment")
-            }
-            mpsc::error::TrySendError::Closed(_) => ended(),
-        })
-    }
-
-    /// Moves to a state and tells the watchers.
-    fn become_state(&self, state: JobState, at: Option<Timestamp>) {
-        let mut now = self.lock();
-        if !now.job.state.is_open() || now.job.state == state {
-            return;
-        }
-        if state.is_open() {
-            now.job.started = at;
-        } else {
-            now.job.ended = at;
-        }
-        now.job.state = state;
-        let line = Shown::from(&now.job).line();
-        let last = !now.job.state.is_open();
-        now.watchers.tell(&line, last);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Now> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The job has ended.
-pub fn ended() -> Denial {
-    Denial::new(Code::Conflict, "job", "the job has ended").remedy("look at its state")
-}
-
 impl Tracker {
     /// Starts with no jobs.
-    pub fn start(store: Store, launcher: Launcher) -> Self {
+    pub fn new(
+        store: Store,
+        launcher: Launcher,
+        daemon: Weak<Daemon>,
+        null: Arc<OwnedFd>,
+        subscribers: Arc<Subscribers>,
+    ) -> Self {
         let (forget, receiver) = mpsc::channel(4096);
         let (stopping, stopped) = watch::channel(false);
-        tokio::spawn(forget_in_groups(launcher.clone(), receiver, stopped));
-        Self(Arc::new(Inner {
+        let untidy = Arc::new(Notify::new());
+        tokio::spawn(forget_in_groups(launcher.clone(), receiver, stopped, Arc::clone(&untidy)));
+        let tracker = Self(Arc::new(Inner {
             store,
             launcher,
+            queue: Queue::new(daemon.clone()),
+            daemon,
+            null,
+            subscribers,
             live: Mutex::default(),
             forget,
+            shelf: Mutex::default(),
+            crowded: Notify::new(),
+            untidy,
             settling: Semaphore::new(SETTLING),
             stopping,
-        }))
+        }));
+        tokio::spawn(remove_old_output(tracker.clone()));
+        tracker
     }
 
     /// Takes up the jobs that were open when the daemon last ended.
     pub fn take_up(&self) -> Result<usize, StoreError> {
+        self.take_up_output()?;
+        self.take_up_services()?;
         let mut request = PageRequest::first(1000);
-        let mut count = 0;
+        let daemon = self.0.daemon.upgrade();
+        let mut taken_up = Vec::new();
+        let mut count: u32 = 0;
         loop {
             let page = self.0.store.open_jobs(&request)?;
             for job in page.items {
                 count += 1;
-                let (live, commands) = self.insert(job);
-                let tracker = self.clone();
-                tokio::spawn(async move { tracker.follow(live, None, commands).await });
+                if let Some(daemon) = self.0.daemon.upgrade().filter(|_| job.spec.streams.captures()) {
+                    let bytes = Self::output_bound(&job, &daemon.directory.snapshot());
+                    self.shelf().runs(&job.id, job.os.uid, bytes);
+                }
+                if let Some(daemon) = &daemon {
+                    self.0.queue.take_up(daemon, &job, count);
+                }
+                taken_up.push(self.insert(job));
             }
             match page.next {
                 Some(next) => request.after = Some(next),
-                None => return Ok(count),
+                None => break,
             }
+        }
+        if let Some(daemon) = &daemon {
+            self.0.queue.recall(daemon)?;
+        }
+        tokio::spawn(tidy_up(self.clone()));
+        // The queue knows all of them before anything starts.
+        let taken = taken_up.len();
+        for (live, commands) in taken_up {
+            let tracker = self.clone();
+            tokio::spawn(async move { tracker.follow(live, None, commands).await });
+        }
+        Ok(taken)
+    }
+
+    fn take_up_output(&self) -> Result<(), StoreError> {
+        let mut request = PageRequest::first(1000);
+        loop {
+            let page = self.0.store.kept_jobs(&request)?;
+            page.items.iter().for_each(|job| self.shelf().end(job));
+            match page.next {
+                Some(next) => request.after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// What decides when a job starts.
+    pub fn queue(&self) -> &Queue {
+        &self.0.queue
+    }
+
+    /// Becomes true when the daemon ends.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.0.stopping.subscribe()
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.0.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The most that a job can leave in its folder.
+    fn output_bound(job: &Job, snapshot: &Snapshot) -> u64 {
+        let application = snapshot.get(&job.application).and_then(Result::ok);
+        let kind = application.as_ref().and_then(|application| application.policy.kinds.get(&job.kind));
+        let stream = kind.and_then(|kind| kind.output).unwrap_or(snapshot.settings.output.stream);
+        let Streams { output, error, .. } = &job.spec.streams;
+        let streams = [output, error].into_iter().filter(|output| **output == Output::Captured).count();
+        stream.0.saturating_mul(streams as u64)
+    }
+
+    /// Makes room for what a job will write.
+    pub(super) fn make_room(&self, job: &Job) -> Result<(), Denial> {
+        let Some(daemon) = self.0.daemon.upgrade().filter(|_| job.spec.streams.captures()) else {
+            return Ok(());
+        };
+        let snapshot = daemon.directory.snapshot();
+        let bytes = Self::output_bound(job, &snapshot);
+        self.shelf().begin(&job.id, job.os.uid, bytes, &snapshot.settings.output)?;
+        self.0.crowded.notify_one();
+        Ok(())
+    }
+
+    /// Removes the folders of ended jobs that are kept no longer.
+    pub async fn remove_old_output(&self) {
+        let Some(daemon) = self.0.daemon.upgrade() else { return };
+        self.shelf().look(Timestamp::now(), &daemon.directory.snapshot().settings.retention);
+        loop {
+            let ids = self.shelf().going(MAX_FORGET);
+            if ids.is_empty() {
+                return;
+            }
+            let request = LauncherRequest::Forget { jobs: ids.clone() };
+            // The folders first: what is recorded as removed has to be.
+            if let Err(error) = self.0.launcher.ask(&request, &[], ANSWER).await {
+                return tracing::warn!(%error, "the launcher could not be told which output is kept no longer");
+            }
+            if !self.commit(Change::JobsForgotten { ids: ids.clone() }).await {
+                return;
+            }
+            self.shelf().gone(&ids);
         }
     }
 
     /// A job that is not ended.
     pub fn get(&self, id: &JobId) -> Option<Arc<Live>> {
         self.live_jobs().get(id).cloned()
+    }
+
+    /// Looks at each of them, one after the other.
+    pub fn each(&self, mut look: impl FnMut(&Job)) {
+        let all: Vec<_> = self.live_jobs().values().cloned().collect();
+        for live in all {
+            look(&live.job());
+        }
     }
 
     /// How many there are.
@@ -173,10 +232,12 @@ impl Tracker {
         self.0.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn insert(&self, job: Job) -> (Arc<Live>, mpsc::Receiver<JobCommand>) {
-        let (commands, receiver) = mpsc::channel(COMMANDS);
+    /// Takes a job in that is in the ledger.
+    pub(super) fn insert(&self, job: Job) -> (Arc<Live>, mpsc::Receiver<JobCommand>) {
         let id = job.id.clone();
-        let live = Arc::new(Live { commands, now: Mutex::new(Now { job, watchers: Watchers::default() }) });
+        let (live, receiver) = Live::new(job);
+        live.tell_also(&self.0.subscribers);
+        let live = Arc::new(live);
         self.live_jobs().insert(id, Arc::clone(&live));
         (live, receiver)
     }
@@ -186,95 +247,15 @@ impl Tracker {
         self.0.launcher.open().await
     }
 
-    /// Has a job launched that is in the ledger. Answers when its program runs, or has ended, or was refused.
-    pub async fn launch(
-        &self,
-        job: Job,
-        opened: Result<Channel, LauncherError>,
-        request: RunRequest,
-        stdio: &Stdio,
-        null: &OwnedFd,
-    ) -> Result<(), Denial> {
-        let id = job.id.clone();
-        let (live, commands) = self.insert(job);
-        let (channel, first) = match self.ask_to_run(opened, request, stdio, null).await {
-            Ok((channel, state)) => (channel, state),
-            Err(error) if error.had_no_effect() => {
-                let denial = Denial::from(error);
-                let cause = format!("{}: {}", denial.code, denial.message);
-                self.end(&live, JobState::Abandoned { cause }, None).await;
-                return Err(denial);
-            }
-            Err(error) => {
-                tracing::warn!(job = %id, %error, "what became of a launch is not known; asking");
-                return self.in_doubt(live, commands).await;
-            }
-        };
-        let tracker = self.clone();
-        if first == Told::Running {
-            live.become_state(JobState::Running {}, Some(Timestamp::now()));
-        }
-        let first = (first != Told::Running).then_some(first);
-        tokio::spawn(async move {
-            match first {
-                None => tracker.follow(live, Some(channel), commands).await,
-                Some(state) => tracker.end_as_told(&live, state).await,
-            }
-        });
-        Ok(())
-    }
-
-    async fn ask_to_run(
-        &self,
-        opened: Result<Channel, LauncherError>,
-        request: RunRequest,
-        stdio: &Stdio,
-        null: &OwnedFd,
-    ) -> Result<(Channel, Told), LauncherError> {
-        let request = LauncherRequest::Run(request);
-        let descriptors = stdio.descriptors(null);
-        let channel = match opened {
-            Ok(channel) if channel.request(&request, &descriptors).await.is_ok() => channel,
-            // The disk took so long that the child has given up, or there was none: a job's id can be used once only,
-            // so asking again does no harm.
-            _ => self.0.launcher.request(&request, &descriptors).await?,
-        };
-        match timeout(LAUNCH, channel.reply()).await {
-            Err(_) => Err(LauncherError::TimedOut),
-            Ok(Ok(Some(LauncherReply::Job(state)))) => Ok((channel, state)),
-            Ok(Ok(Some(_))) => Err(LauncherError::Foreign),
-            Ok(Ok(None)) => Err(LauncherError::Ended),
-            Ok(Err(error)) => Err(error),
-        }
-    }
-
-    /// The launch may have worked. Its caller hears what is found out soon; after that the job's state tells.
-    async fn in_doubt(&self, live: Arc<Live>, commands: mpsc::Receiver<JobCommand>) -> Result<(), Denial> {
-        let (tracker, followed) = (self.clone(), Arc::clone(&live));
-        tokio::spawn(async move { tracker.follow(followed, None, commands).await });
-        let deadline = Instant::now() + DOUBT;
-        while Instant::now() < deadline {
-            match live.job().state {
-                JobState::Queued {} => sleep(Duration::from_millis(20)).await,
-                JobState::Abandoned { cause } => {
-                    return Err(Denial::new(Code::LauncherUnavailable, "launcher", cause)
-                        .remedy("the job did not start, and will not; run it again"));
-                }
-                _ => break,
-            }
-        }
-        Ok(())
-    }
-
     /// Listens to a job's shepherd until the job has ended.
-    async fn follow(
+    pub(super) async fn follow(
         &self,
         live: Arc<Live>,
         mut channel: Option<Channel>,
         mut commands: mpsc::Receiver<JobCommand>,
     ) {
         let id = live.job().id;
-        let recorded = live.job().state == (JobState::Running {}) && channel.is_none();
+        let recorded = live.state() == (JobState::Running {}) && channel.is_none();
         let mut record_start = (!recorded).then(|| Instant::now() + START_RECORDED_AFTER);
         let mut stopping = self.0.stopping.subscribe();
         loop {
@@ -286,19 +267,31 @@ impl Tracker {
                     () = told_to_stop(&mut stopping) => return,
                 };
                 match settled {
-                    Settled::Running(channel) => {
-                        live.become_state(JobState::Running {}, Some(Timestamp::now()));
+                    Settled::Running(channel, ending) => {
+                        live.become_state(JobState::Running {}, None);
+                        self.0.queue.runs(&id);
+                        if let Some(cause) = ending {
+                            live.become_state(JobState::Ending { cause }, None);
+                        }
                         channel
                     }
                     Settled::Told(state) => return self.end_as_told(&live, state).await,
                     Settled::NeverStarted { cause } => return self.never_started(&live, cause).await,
+                    Settled::StillWaits => {
+                        let waiting = Waiting { live, commands, descriptors: Descriptors::default() };
+                        return self.admit_again(waiting);
+                    }
                 }
             };
             let due = record_start.unwrap_or_else(Instant::now);
             tokio::select! {
                 reply = current.reply() => match reply {
                     Ok(Some(LauncherReply::Job(Told::Running))) => {
-                        live.become_state(JobState::Running {}, Some(Timestamp::now()));
+                        live.become_state(JobState::Running {}, None);
+                        channel = Some(current);
+                    }
+                    Ok(Some(LauncherReply::Job(Told::Ending(cause)))) => {
+                        live.become_state(JobState::Ending { cause }, None);
                         channel = Some(current);
                     }
                     Ok(Some(LauncherReply::Job(state))) => return self.end_as_told(&live, state).await,
@@ -313,7 +306,8 @@ impl Tracker {
                 }
                 () = sleep_until(due), if record_start.is_some() => {
                     record_start = None;
-                    self.commit(Change::JobStarted { id: id.clone() }).await;
+                    let Job { starting, started, .. } = live.job();
+                    self.commit(Change::JobStarted { id: id.clone(), starting, started }).await;
                     channel = Some(current);
                 }
                 () = told_to_stop(&mut stopping) => return,
@@ -321,48 +315,97 @@ impl Tracker {
         }
     }
 
-    async fn end_as_told(&self, live: &Live, state: Told) {
+    pub(super) async fn end_as_told(&self, live: &Live, state: Told) {
         match state {
-            Told::Ended(ExitRecord { end, usage, ended_us, .. }) => {
-                self.end(live, JobState::Ended { end, usage }, Some(Timestamp(ended_us))).await;
+            Told::Ended(ExitRecord { end, cause, usage, captured, enforcement, ended_us, .. }) => {
+                let state = JobState::Ended { end, cause, usage, captured, enforcement };
+                self.end(live, state, Some(Timestamp(ended_us))).await;
             }
-            Told::Lost | Told::Running => {
-                let cause = "its shepherd or the machine died without an exit record".to_owned();
-                self.end(live, JobState::Lost { cause }, None).await;
+            Told::Refused(denial) => {
+                let cause = format!("{}: {}", denial.code, denial.message);
+                self.never_started(live, cause).await;
+            }
+            Told::Lost | Told::Running | Told::Ending(_) => {
+                let cause = if self.of_another_boot(live) {
+                    "the machine was started again while it ran"
+                } else {
+                    "its shepherd died without an exit record"
+                };
+                self.end(live, JobState::Lost { cause: cause.to_owned() }, None).await;
             }
         }
     }
 
     async fn never_started(&self, live: &Live, cause: String) {
-        let state = match live.job().state {
-            JobState::Running {} => JobState::Lost { cause },
-            _ => JobState::Abandoned { cause },
-        };
-        self.end(live, state, None).await;
+        let state =
+            if live.state().has_started() { JobState::Lost { cause } } else { JobState::Abandoned { cause } };
+        // Whatever may still be on its way to the launcher finds the tombstone, which stays for a while.
+        self.record_end(live, state, None).await;
+        self.0.untidy.notify_one();
+    }
+
+    /// Whether a job was accepted before the machine was last started.
+    pub(super) fn of_another_boot(&self, live: &Live) -> bool {
+        live.job().spec.boot != self.0.store.boot()
     }
 
     /// Tells the end, records it, and lets the launcher forget the job.
-    async fn end(&self, live: &Live, state: JobState, at: Option<Timestamp>) {
+    pub(super) async fn end(&self, live: &Live, state: JobState, at: Option<Timestamp>) {
+        if let Some(id) = self.record_end(live, state, at).await
+            && self.0.forget.try_send(id).is_err()
+        {
+            // The queue is full: it is found later.
+            self.0.untidy.notify_one();
+        }
+    }
+
+    /// Tells the end and records it. Answers the job if its folder can go.
+    async fn record_end(&self, live: &Live, state: JobState, at: Option<Timestamp>) -> Option<JobId> {
         let ended = at.unwrap_or_else(Timestamp::now);
         live.become_state(state.clone(), Some(ended));
-        let id = live.job().id;
+        self.0.queue.ended(&live.job());
+        let Job { id, starting, started, ending, .. } = live.job();
         let change = match state {
-            JobState::Ended { end, usage } => Change::JobEnded { id: id.clone(), end, usage, ended },
+            JobState::Ended { end, cause, usage, captured, enforcement } => Change::JobEnded {
+                id: id.clone(),
+                end,
+                cause,
+                usage,
+                captured,
+                enforcement,
+                ended,
+                times: JobTimes { starting, started, ending },
+            },
             JobState::Abandoned { cause } => Change::JobAbandoned { id: id.clone(), cause },
             JobState::Lost { cause } => Change::JobLost { id: id.clone(), cause },
-            JobState::Queued {} | JobState::Running {} => return,
+            JobState::Queued {} | JobState::Starting {} | JobState::Running {} | JobState::Ending { .. } => {
+                return None;
+            }
         };
         if !self.commit(change).await {
-            return;
+            return None;
         }
         self.live_jobs().remove(&id);
-        // Where the queue is full the launcher keeps the folder until the next start asks again.
-        let _ = self.0.forget.try_send(id);
+        let job = live.job();
+        if let Some(daemon) = self.0.daemon.upgrade() {
+            daemon.counters.ended(&job.state);
+        }
+        if job.spec.service {
+            self.service_ended(job.clone());
+        }
+        if job.spec.streams.captures() {
+            self.shelf().end(&job);
+            self.0.crowded.notify_one();
+            if !matches!(job.state, JobState::Abandoned { .. }) {
+                return None;
+            }
+        }
+        Some(id)
     }
 
     /// Commits a change that has happened already; false if the store takes nothing any more. Then the launcher keeps
     /// what it knows, and the next start records it.
-    async fn commit(&self, change: Change) -> bool {
+    pub(super) async fn commit(&self, change: Change) -> bool {
         loop {
             match self.0.store.commit(change.clone(), Actor::daemon("job")).await {
                 // A conflict: it was recorded before, and the first record stays.
@@ -378,32 +421,20 @@ impl Tracker {
 }
 
 /// Waits until the daemon ends.
-async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
+pub(super) async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
     // Where the sender is gone the daemon has ended too.
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 
-/// Tells the launcher which jobs' ends are in the ledger, many at a time.
-async fn forget_in_groups(
-    launcher: Launcher,
-    mut ended: mpsc::Receiver<JobId>,
-    mut stopped: watch::Receiver<bool>,
-) {
-    let mut jobs = Vec::new();
-    while ended.recv_many(&mut jobs, MAX_FORGET).await > 0 {
+/// Removes output when its time is over, or its room is needed.
+async fn remove_old_output(tracker: Tracker) {
+    let mut stopped = tracker.0.stopping.subscribe();
+    loop {
         tokio::select! {
-            () = sleep(GATHER) => {}
-            () = told_to_stop(&mut stopped) => {}
+            () = sleep(LOOK) => {}
+            () = tracker.0.crowded.notified() => sleep(GATHER).await,
+            () = told_to_stop(&mut stopped) => return,
         }
-        while jobs.len() < MAX_FORGET
-            && let Ok(job) = ended.try_recv()
-        {
-            jobs.push(job);
-        }
-        let request = LauncherRequest::Forget { jobs: std::mem::take(&mut jobs) };
-        if let Err(error) = launcher.ask(&request, &[], ANSWER).await {
-            // Nothing is lost: the folders stay, and cost a little space.
-            tracing::warn!(%error, "the launcher could not be told which jobs are recorded");
-        }
+        tracker.remove_old_output().await;
     }
 }

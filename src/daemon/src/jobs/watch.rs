@@ -8,8 +8,9 @@ use std::os::fd::OwnedFd;
 use deputy_core::Denial;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
-use rustix::io::write;
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::io::{Errno, write};
+use rustix::net::{SendFlags, send};
+use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 
 use crate::limits::Place;
 
@@ -20,6 +21,8 @@ pub struct Watchers(Vec<Watcher>);
 #[derive(Debug)]
 struct Watcher {
     pipe: OwnedFd,
+    /// A descriptor of the caller's: its other holders can change how it behaves.
+    foreign: bool,
     _place: Option<Place>,
 }
 
@@ -30,13 +33,19 @@ impl Watchers {
         let (reader, pipe) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
         // Only our end: the two are descriptions of their own.
         fcntl_setfl(&pipe, OFlags::NONBLOCK).map_err(failed)?;
-        let watcher = Watcher { pipe, _place: place };
+        let watcher = Watcher { pipe, foreign: false, _place: place };
         let written = watcher.write(line);
         if written && !ended {
             self.0.retain(Watcher::has_reader);
             self.0.push(watcher);
         }
         Ok(reader)
+    }
+
+    /// A descriptor that the caller brought. It has no line yet.
+    pub fn adopt(&mut self, pipe: OwnedFd, place: Place) {
+        self.0.retain(Watcher::has_reader);
+        self.0.push(Watcher { pipe, foreign: true, _place: Some(place) });
     }
 
     /// Writes a line to all; after the last line all are closed.
@@ -56,7 +65,20 @@ impl Watchers {
 impl Watcher {
     /// Whether the line was taken whole. It is shorter than what a pipe takes at once, so there are no halves.
     fn write(&self, line: &[u8]) -> bool {
-        write(&self.pipe, line).is_ok_and(|written| written == line.len())
+        let written = if self.foreign { self.write_foreign(line) } else { write(&self.pipe, line) };
+        written.is_ok_and(|written| written == line.len())
+    }
+
+    /// Whether a descriptor waits is a flag that all its holders share, and could change while a line is written. So
+    /// the one who does not wait is the call itself, whatever the flag says.
+    fn write_foreign(&self, line: &[u8]) -> Result<usize, Errno> {
+        match send(&self.pipe, line, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Err(Errno::NOTSOCK) => {}
+            sent => return sent,
+        }
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        write(&writer, line)?;
+        splice(&reader, None, &self.pipe, None, line.len(), SpliceFlags::NONBLOCK)
     }
 
     fn has_reader(&self) -> bool {
@@ -92,6 +114,29 @@ mod tests {
         assert_eq!(read(second), "running\ndone\n");
         assert_eq!(read(late), "done\n");
         assert_eq!(watchers.count(), 0);
+    }
+
+    #[test]
+    fn a_descriptor_of_the_callers_never_holds_the_daemon_up() {
+        let ceiling = Ceiling::new("pipes", 9, 9);
+        let (reader, writer) = std::io::pipe().unwrap();
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (gone, without_reader) = std::io::pipe().unwrap();
+        drop(gone);
+        let mut watchers = Watchers::default();
+        // None of them is set not to wait.
+        for descriptor in [OwnedFd::from(writer), theirs.into(), without_reader.into()] {
+            watchers.adopt(descriptor, ceiling.enter(1).unwrap());
+        }
+        watchers.tell(b"running\n", false);
+        assert_eq!(watchers.count(), 2);
+        let long = vec![b'a'; 4000];
+        for _ in 0..200 {
+            watchers.tell(&long, false);
+        }
+        assert_eq!((watchers.count(), ceiling.taken()), (0, 0));
+        assert!(read(reader.into()).starts_with("running\na"));
+        assert!(read(ours.into()).starts_with("running\na"));
     }
 
     #[test]

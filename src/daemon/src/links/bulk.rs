@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use deputy_core::message::{Asking, LinkState as Asked};
-use deputy_core::{AccountName, Code, Denial, Finding, OsUserName, Severity};
+use deputy_core::{AccountName, Code, Denial, Finding, FindingCode, OsUserName, Severity};
 use zbus::OwnedVariant;
 
 use super::calls::found;
@@ -122,7 +122,9 @@ async fn would_import(daemon: &Daemon, registered: &Registered, row: &Row) -> Re
     let expired = Finding::from(Denial::new(Code::ConsentExpired, "", "")).code;
     let errors = || found.iter().filter(|finding| finding.severity == Severity::Error);
     let wants_consent = |finding: &&Finding| finding.code == no_consent || finding.code == expired;
-    if let Some(finding) = errors().find(|finding| !wants_consent(finding)) {
+    // That somebody has no room left is a reason to tell him, and none against his link.
+    let is_quota = |finding: &&Finding| finding.code == FindingCode::QuotaExceeded.as_str();
+    if let Some(finding) = errors().find(|finding| !wants_consent(finding) && !is_quota(finding)) {
         return Ok(Record::new()
             .text("state", "refused")
             .text("error", &finding.code)

@@ -7,7 +7,7 @@ use deputy_core::{
     AccountName, ApplicationName, Code, Denial, Finding, FindingCode, OsUid, OsUserName, Severity,
 };
 
-use super::{ask, learn, may_link, record, refreshed};
+use super::{ask, learn, may_link, pool, record, refreshed};
 use crate::accounts::page;
 use crate::authority::{About, Call, Granted, Ground};
 use crate::bus::options::{Options, parse};
@@ -78,10 +78,16 @@ pub async fn request(
     (account, os_user, mut options): (String, String, Options),
 ) -> Result<Granted<(String, String)>, Denial> {
     let account: AccountName = parse("account", &account)?;
-    let os_user: OsUserName = parse("os_user", &os_user)?;
+    let from_pool = options.flag("pool")?;
+    // Which OS account a lease is, the launcher's child says.
+    let os_user: Option<OsUserName> = match (from_pool, os_user.as_str()) {
+        (true, "") => None,
+        (true, _) => return Err(Denial::invalid("with the option pool the OS account is not named")),
+        (false, os_user) => Some(parse("os_user", os_user)?),
+    };
     let mut about = About::application(options.application()?)
         .account(&account)
-        .os_user(Some(&os_user))
+        .os_user(os_user.as_ref())
         .by(options.by()?);
     let asking = if options.flag("renew")? { Asking::Renew } else { Asking::Link };
     let relink = options.flag("relink")?;
@@ -93,10 +99,15 @@ pub async fn request(
     let daemon = &call.daemon;
     let application = &registered.name;
     daemon.store.account(application, &account)?.ok_or_else(Denial::not_found)?;
-    if !relink {
-        may_link(daemon, application, &account, &os_user)?;
-    }
-    let (os, state) = ask(daemon, application, &account, &os_user, asking).await?;
+    let (os, state) = match &os_user {
+        Some(os_user) => {
+            if !relink {
+                may_link(daemon, application, &account, os_user)?;
+            }
+            ask(daemon, application, &account, os_user, asking).await?
+        }
+        None => pool::lease(daemon, application, &account, relink).await?,
+    };
     let renewal = match &state {
         Asked::Active { renewal, .. } => renewal.clone(),
         Asked::Waiting { .. } => None,
@@ -116,6 +127,7 @@ pub async fn request(
 pub async fn unlink(call: Call, (account, mut options): (String, Options)) -> Result<Granted<()>, Denial> {
     let account: AccountName = parse("account", &account)?;
     let asked = options.application()?;
+    let by = options.by()?;
     let end_jobs = options.flag("end_jobs")?;
     options.finish()?;
     let own = call.daemon.directory.snapshot().of_uid(call.caller.uid).map(|own| own.name.clone());
@@ -124,8 +136,12 @@ pub async fn unlink(call: Call, (account, mut options): (String, Options)) -> Re
         (None, Some(own)) => own,
         (None, None) => return Err(Denial::invalid("the option application is needed")),
     };
-    let (grant, link) = call.authorize_object(|| Ok(call.daemon.store.link(&application, &account)?)).await?;
-    call.note(&About::application(Some(application.clone())).account(&account).os_user(Some(&link.os.name)));
+    let (mut grant, link) =
+        call.authorize_object(|| Ok(call.daemon.store.link(&application, &account)?)).await?;
+    let about = About::application(Some(application.clone())).account(&account).os_user(Some(&link.os.name));
+    call.note(&about);
+    call.act(&mut grant, about.by(by))?;
+    let actor = grant.actor()?;
     let request = LauncherRequest::Withdraw(WithdrawRequest {
         application: application.clone(),
         account: account.clone(),
@@ -142,7 +158,7 @@ pub async fn unlink(call: Call, (account, mut options): (String, Options)) -> Re
         tracing::error!(left = done.left, account = ?account.as_str(), "jobs could not be ended with their link");
     }
     let change = Change::LinkRemoved { application, account, jobs_ended: done.ended };
-    match call.daemon.store.commit(change, grant.actor()?).await {
+    match call.daemon.store.commit(change, actor).await {
         Ok(_) | Err(StoreError::NotFound { .. }) => Ok(grant.answer(())),
         Err(error) => Err(error.into()),
     }

@@ -5,6 +5,7 @@
 
 mod bulk;
 mod calls;
+mod pool;
 
 use deputy_core::consent::GivenBy;
 use deputy_core::job::OsIdentity;

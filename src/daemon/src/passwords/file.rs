@@ -46,6 +46,17 @@ pub enum FileError {
     /// A line in the middle does not verify.
     #[error("{NAME} is damaged at byte {0}; restore the file, or move it away and reset all passwords")]
     Damaged(u64),
+    /// A line of an import is none, or not one of a password's hashes.
+    #[error("passwords, line {line}: {what}")]
+    Import {
+        /// The line of what is imported, from 1.
+        line: u64,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// An import would mix with what is there.
+    #[error("{NAME} is not empty: an import goes into a new store only")]
+    NotEmpty,
     /// The disk did not take or give it.
     #[error("{NAME}: {0}")]
     Io(#[from] io::Error),
@@ -73,13 +84,16 @@ impl fmt::Debug for Kept {
     }
 }
 
+/// What one line says.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
-    application: ApplicationName,
-    account: AccountName,
+pub(super) struct Line {
+    /// The account's application.
+    pub application: ApplicationName,
+    /// The account.
+    pub account: AccountName,
     /// Newest first; none: the account has no password any more.
-    hashes: Vec<Kept>,
+    pub hashes: Vec<Kept>,
 }
 
 /// An account, short: memory holds one for each that has a password.
@@ -127,46 +141,54 @@ impl HashFile {
     }
 
     fn load(&mut self) -> Result<(), FileError> {
-        self.places.clear();
-        self.live = 0;
-        self.file.seek(SeekFrom::Start(0))?;
-        let mut reader = BufReader::with_capacity(1 << 16, &self.file);
-        let mut header = String::new();
-        // What is no text is no header.
-        let read = reader.by_ref().take(HEADER.len() as u64).read_to_string(&mut header);
-        if read.is_err() || header != HEADER {
-            return Err(FileError::Foreign);
-        }
-        let mut offset = HEADER.len() as u64;
-        let mut torn = None;
-        let mut bytes = Vec::new();
-        let (mut places, mut live) = (BTreeMap::new(), 0);
-        loop {
-            bytes.clear();
-            let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut bytes)? as u64;
-            if read == 0 {
-                break;
-            }
-            match (decode(&bytes), torn) {
-                (Some(known), None) => {
-                    let place = Place { offset, length: u32::try_from(read - 1).unwrap_or(u32::MAX) };
-                    note(&mut places, &mut live, &known, place);
-                }
-                // A write that was cut short is the last there was.
-                (Some(_), Some(torn)) => return Err(FileError::Damaged(torn)),
-                (None, _) => torn = torn.or(Some(offset)),
-            }
-            offset += read;
-        }
-        self.places = places;
-        self.live = live;
-        self.length = torn.unwrap_or(offset);
-        if let Some(torn) = torn {
-            tracing::warn!(bytes = offset - torn, "an unfinished end of the passwords' file is cut off");
-            self.file.set_len(torn)?;
+        let found = scan(&self.file)?;
+        self.places = found.places;
+        self.live = found.live;
+        self.length = found.whole;
+        if found.whole < found.end {
+            tracing::warn!(
+                bytes = found.end - found.whole,
+                "an unfinished end of the passwords' file is cut off"
+            );
+            self.file.set_len(found.whole)?;
             self.file.sync_all()?;
         }
         Ok(())
+    }
+
+    /// Whether no account has a hash here.
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Puts many accounts' hashes on disk, all of them or none.
+    pub(super) fn fill(
+        &mut self,
+        lines: impl Iterator<Item = Result<Line, FileError>>,
+    ) -> Result<(), FileError> {
+        let result = self.append_all(lines).and_then(|()| Ok(self.file.sync_data()?));
+        if result.is_err() {
+            self.clear()?;
+        }
+        self.load()?;
+        result
+    }
+
+    fn append_all(&mut self, lines: impl Iterator<Item = Result<Line, FileError>>) -> Result<(), FileError> {
+        self.file.seek(SeekFrom::Start(self.length))?;
+        let mut out = io::BufWriter::new(&self.file);
+        for line in lines {
+            io::Write::write_all(&mut out, &encode(&line?)?)?;
+        }
+        out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        Ok(())
+    }
+
+    /// Forgets all hashes.
+    pub(super) fn clear(&mut self) -> Result<(), FileError> {
+        self.file.set_len(HEADER.len() as u64)?;
+        self.file.sync_all()?;
+        self.load()
     }
 
     /// The hashes of an account, newest first.
@@ -176,10 +198,8 @@ impl HashFile {
         account: &AccountName,
     ) -> Result<Vec<Kept>, FileError> {
         let Some(place) = self.places.get(&key(application, account)) else { return Ok(Vec::new()) };
-        let mut bytes = vec![0; place.length as usize + 1];
-        self.file.read_exact_at(&mut bytes, place.offset)?;
-        match decode(&bytes) {
-            Some(line) if line.application == *application && line.account == *account => Ok(line.hashes),
+        match read_line(&self.file, *place)? {
+            line if line.application == *application && line.account == *account => Ok(line.hashes),
             _ => Err(FileError::Damaged(place.offset)),
         }
     }
@@ -253,6 +273,86 @@ impl HashFile {
         }
         Ok(())
     }
+}
+
+/// What a look through the whole file found.
+#[derive(Default)]
+struct Scan {
+    places: BTreeMap<Key, Place>,
+    live: u64,
+    /// Where the last whole line ends.
+    whole: u64,
+    /// Where the file ends.
+    end: u64,
+}
+
+fn scan(mut file: &File) -> Result<Scan, FileError> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut reader = BufReader::with_capacity(1 << 16, file);
+    let mut header = String::new();
+    // What is no text is no header.
+    let read = reader.by_ref().take(HEADER.len() as u64).read_to_string(&mut header);
+    if read.is_err() || header != HEADER {
+        return Err(FileError::Foreign);
+    }
+    let mut found = Scan { end: HEADER.len() as u64, ..Scan::default() };
+    let mut torn = None;
+    let mut bytes = Vec::new();
+    loop {
+        bytes.clear();
+        let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut bytes)? as u64;
+        if read == 0 {
+            break;
+        }
+        match (decode(&bytes), torn) {
+            (Some(known), None) => {
+                let place = Place { offset: found.end, length: u32::try_from(read - 1).unwrap_or(u32::MAX) };
+                note(&mut found.places, &mut found.live, &known, place);
+            }
+            // A write that was cut short is the last there was.
+            (Some(_), Some(torn)) => return Err(FileError::Damaged(torn)),
+            (None, _) => torn = torn.or(Some(found.end)),
+        }
+        found.end += read;
+    }
+    found.whole = torn.unwrap_or(found.end);
+    Ok(found)
+}
+
+/// The file, read beside a daemon that may run: what it writes from now on is passed over, or seen.
+pub(super) struct Reading {
+    file: File,
+    places: Vec<Place>,
+}
+
+impl Reading {
+    /// Looks through the file in this folder; `None` if it is not there.
+    pub fn open(folder: &Path) -> Result<Option<Self>, FileError> {
+        let file = match Folder::open(folder, false).and_then(|folder| folder.read(NAME)) {
+            Err(error) if is_missing(&error) => return Ok(None),
+            other => other?,
+        };
+        let mut places: Vec<Place> = scan(&file)?.places.into_values().collect();
+        places.sort_by_key(|place| place.offset);
+        Ok(Some(Self { file, places }))
+    }
+
+    /// How many accounts have hashes.
+    pub fn accounts(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Of each account the line that counts, in the file's order.
+    pub fn lines(&self) -> impl Iterator<Item = Result<Line, FileError>> + '_ {
+        self.places.iter().map(|place| read_line(&self.file, *place))
+    }
+}
+
+/// The line at a place.
+fn read_line(file: &File, place: Place) -> Result<Line, FileError> {
+    let mut bytes = vec![0; place.length as usize + 1];
+    file.read_exact_at(&mut bytes, place.offset)?;
+    decode(&bytes).ok_or(FileError::Damaged(place.offset))
 }
 
 /// Takes a line into account.

@@ -71,6 +71,14 @@ impl Hasher {
     }
 }
 
+/// Whether this is a hash that a password can be compared with.
+#[must_use]
+pub fn is_hash(text: &str) -> bool {
+    PasswordHash::new(text).is_ok_and(|hash| {
+        hash.algorithm == Algorithm::Argon2id.ident() && hash.salt.is_some() && hash.hash.is_some()
+    })
+}
+
 fn argon2() -> Result<Argon2<'static>, Denial> {
     let params = Params::new(MEMORY, PASSES, LANES, None)
         .map_err(|error| Denial::internal(format!("Argon2's parameters: {error}")))?;

@@ -7,6 +7,7 @@ pub mod hasher;
 pub mod secret;
 pub mod strength;
 pub mod throttle;
+pub mod transfer;
 
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;

@@ -4,6 +4,7 @@ use deputy_core::project::{ProjectAccess, ProjectKey};
 use deputy_core::{AccountName, ApplicationName, Denial, ProjectName};
 
 use super::{changed, defaults, manage};
+use crate::acting;
 use crate::authority::{About, Call, Grant, Granted};
 use crate::bus::options::{Options, parse};
 use crate::daemon::Daemon;
@@ -36,8 +37,10 @@ pub async fn create(
     options.finish()?;
     let grant = call.authorize(About::application(application)).await?;
     let registered = grant.application()?.clone();
-    let (owner, _) = whose(&call, &registered, &subject)?;
+    let (owner, session) = whose(&call, &registered, &subject)?;
     call.note(&About::application(Some(registered.name.clone())).account(&owner));
+    // A project stays when who acts for its owner is gone, and says nothing of him.
+    acting::for_itself(&call.daemon, &registered, session.as_ref())?;
     // Pinned now: a later relink changes new projects only.
     let link = links::usable(&call.daemon, &registered, &owner).await?;
     let key = ProjectKey { owner, name };

@@ -15,8 +15,8 @@ use crate::authority::{About, Call, Grant};
 use crate::bus::options::Options;
 use crate::store::{Project, ProjectDefaults};
 
-/// What the jobs of a project begin with, as options say it: `umask` in octal, `os_group`.
-fn defaults(options: &mut Options) -> Result<(Option<u32>, Option<OsGroupName>), Denial> {
+/// What the jobs of a project begin with, or one job, as options say it: `umask` in octal, `os_group`.
+pub(crate) fn defaults(options: &mut Options) -> Result<(Option<u32>, Option<OsGroupName>), Denial> {
     let umask = options.text("umask")?.map(|text| umask(&text)).transpose()?;
     Ok((umask, options.name("os_group")?))
 }

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use deputy_core::consent::GivenBy;
-use deputy_core::job::{JobEnd, OsIdentity, Usage};
+use deputy_core::job::{EndCause, Enforcement, JobEnd, OsIdentity, Usage};
 use deputy_core::project::ProjectKey;
+use deputy_core::queue::GpuIndex;
+use deputy_core::stream::Captured;
 use deputy_core::{
     AccountName, ApplicationName, Code, GroupName, JobId, KindName, LinkCode, OsUserName, SessionId,
 };
@@ -12,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::argument::Argument;
 use super::clock::Timestamp;
+use super::job::JobSpec;
 use super::projects::ProjectEvent;
 
 /// The version of the body of a record that this program writes.
@@ -47,6 +50,21 @@ pub enum Authentication {
         /// Why.
         reason: String,
     },
+}
+
+/// When a job came into the states before its end, as far as that is not recorded otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JobTimes {
+    /// When the launcher was asked to start it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub starting: Option<Timestamp>,
+    /// When its program began to run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<Timestamp>,
+    /// When its ending began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ending: Option<Timestamp>,
 }
 
 /// One change of the state, or one event worth a record.
@@ -352,11 +370,27 @@ pub enum Change {
         project: Option<ProjectKey>,
         /// The session that asked.
         session: Option<SessionId>,
+        /// What else was asked for.
+        #[serde(default)]
+        spec: Box<JobSpec>,
+    },
+    /// A job was leased GPUs. This is recorded before it starts, so that nobody else is given them after a restart.
+    JobLeased {
+        /// Its id.
+        id: JobId,
+        /// The GPUs.
+        gpus: Vec<GpuIndex>,
     },
     /// A job's shepherd reported that the program runs.
     JobStarted {
         /// Its id.
         id: JobId,
+        /// When the launcher was asked to start it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        starting: Option<Timestamp>,
+        /// When its program began to run; absent: when this was recorded.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        started: Option<Timestamp>,
     },
     /// A job ended, by its shepherd's exit record.
     JobEnded {
@@ -364,10 +398,22 @@ pub enum Change {
         id: JobId,
         /// How.
         end: JobEnd,
+        /// Why it was ended, where it did not end by itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cause: Option<EndCause>,
         /// What it used.
         usage: Usage,
+        /// What it wrote to captured streams.
+        #[serde(default)]
+        captured: Captured,
+        /// By what its ceilings were held.
+        #[serde(default)]
+        enforcement: Enforcement,
         /// When, by the shepherd's clock.
         ended: Timestamp,
+        /// When it came into the states before.
+        #[serde(default)]
+        times: JobTimes,
     },
     /// A job's shepherd or machine died: its end will never be known.
     JobLost {
@@ -389,6 +435,18 @@ pub enum Change {
         id: JobId,
         /// What was sent to it, in words.
         command: String,
+    },
+    /// The folders of ended jobs, and with them what these wrote, were removed.
+    JobsForgotten {
+        /// The jobs.
+        ids: Vec<JobId>,
+    },
+    /// A service is not started again after this job of its.
+    ServiceStopped {
+        /// The job.
+        id: JobId,
+        /// Why.
+        reason: String,
     },
     /// A request was refused.
     Denied {
@@ -575,11 +633,13 @@ impl Change {
     pub fn job(&self) -> Option<&JobId> {
         match self {
             Change::JobQueued { id, .. }
-            | Change::JobStarted { id }
+            | Change::JobLeased { id, .. }
+            | Change::JobStarted { id, .. }
             | Change::JobEnded { id, .. }
             | Change::JobLost { id, .. }
             | Change::JobAbandoned { id, .. }
-            | Change::JobCommanded { id, .. } => Some(id),
+            | Change::JobCommanded { id, .. }
+            | Change::ServiceStopped { id, .. } => Some(id),
             _ => None,
         }
     }

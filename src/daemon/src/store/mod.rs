@@ -11,6 +11,7 @@ mod change;
 mod clock;
 mod error;
 pub(crate) mod folder;
+mod job;
 mod ledger;
 mod open;
 mod page;
@@ -35,16 +36,15 @@ use deputy_core::Code;
 use tokio::sync::{Semaphore, oneshot};
 
 pub use argument::Argument;
-pub use change::{Acting, Actor, Authentication, Change, Entry};
+pub use change::{Acting, Actor, Authentication, Change, Entry, JobTimes};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Damage, StoreError};
+pub use job::{Job, JobSpec, JobState, NULL, no_input, no_output};
 pub use page::{Cursor, MAX_PAGE, Page, PageRequest};
 pub use projects::{MAX_MEMBERS, Project, ProjectDefaults, ProjectEvent, ProjectMember, ProjectScope};
 pub use query::{AccountFilter, AccountSort, AuditFilter, JobFilter, Scope};
-pub use record::{
-    Account, Group, Job, JobState, Link, LinkState, Membership, PasswordFact, Remaining, Session,
-};
-pub use tools::{Tail, VerifyReport, export, import, rebuild, verify};
+pub use record::{Account, Group, Link, LinkState, Membership, PasswordFact, Remaining, Session};
+pub use tools::{Tail, VerifyReport, export, export_after, import, rebuild, verify};
 
 use folder::Folder;
 use ledger::SharedIndex;
@@ -133,6 +133,7 @@ pub(crate) struct Inner {
     view: View,
     strangers: strangers::Strangers,
     clock: Arc<dyn Clock>,
+    boot: String,
     stopped: Mutex<Option<String>>,
     check_stop: AtomicBool,
 }
@@ -212,6 +213,23 @@ impl Store {
     /// daemon should end and be started again.
     pub fn stopped(&self) -> Option<String> {
         self.inner.stopped()
+    }
+
+    /// What tells this boot of the machine from others.
+    pub fn boot(&self) -> &str {
+        &self.inner.boot
+    }
+
+    /// The size of the ledger's segments together, in bytes.
+    ///
+    /// # Errors
+    /// If its folder cannot be read.
+    pub fn ledger_bytes(&self) -> Result<u64, StoreError> {
+        let path = self.inner.folder.path();
+        let sizes = std::fs::read_dir(path).and_then(|entries| {
+            entries.map(|entry| Ok(entry?.metadata()?.len())).sum::<std::io::Result<u64>>()
+        });
+        sizes.map_err(|error| StoreError::io(path, error))
     }
 
     /// The chain's head, for the journal: the last record's number and its hash in hexadecimal.

@@ -77,6 +77,7 @@ pub(crate) fn prepare(directories: &Directories, options: Options) -> Result<Pre
         view,
         strangers: strangers::Strangers::default(),
         clock: options.clock,
+        boot: options.boot.clone(),
         stopped: Mutex::new(None),
         check_stop: AtomicBool::new(false),
     });

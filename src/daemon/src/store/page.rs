@@ -7,8 +7,6 @@ use super::ledger::frame::hex;
 
 /// The most items of a page, whatever was asked for.
 pub const MAX_PAGE: usize = 1000;
-/// The most rows that are looked at for one page, so that a rare match cannot keep a call busy.
-pub(crate) const MAX_ROWS: usize = 20_000;
 
 /// Where the next page begins. It means something only to the query that gave it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

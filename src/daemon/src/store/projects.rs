@@ -322,10 +322,10 @@ impl Store {
             ProjectScope::Of(account) => keys::projects_of(application, account),
             ProjectScope::Public => keys::public_projects(application),
         };
-        self.page(&prefix, false, page, |key, _| {
+        self.page_of_entries(&prefix, false, page, |work, key, _| {
             // The rest of the key is the project's own.
             let project_key = [keys::projects(application).as_slice(), &key[prefix.len()..]].concat();
-            self.inner.view.record(&project_key)
+            self.looked_up(work, &project_key)
         })
     }
 }

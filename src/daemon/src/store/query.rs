@@ -3,6 +3,9 @@
 use deputy_core::{AccountName, ApplicationName, JobId, OsUid, SessionId};
 
 mod accounts;
+#[cfg(test)]
+mod tests;
+pub(super) mod walk;
 
 pub use accounts::{AccountFilter, AccountSort};
 
@@ -10,10 +13,14 @@ use super::Store;
 use super::change::Entry;
 use super::clock::Timestamp;
 use super::error::StoreError;
+use super::job::Job;
 use super::ledger::Walk;
-use super::page::{Cursor, MAX_ROWS, Page, PageRequest};
-use super::record::{Account, Job, Link, LinkState, PasswordFact, Session};
+use super::page::{Cursor, Page, PageRequest};
+use super::record::{Account, Link, LinkState, PasswordFact, Session};
 use super::view::{decode, keys};
+
+/// The most records of the ledger that are looked at for one page.
+const MAX_RECORDS: usize = 20_000;
 
 /// Whose links or jobs are asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,11 +98,11 @@ impl Store {
             }),
             Scope::OsUid(uid) => {
                 let prefix = keys::links_of_uid(*uid);
-                self.page(&prefix, false, page, |key, _| {
+                self.page_of_entries(&prefix, false, page, |work, key, _| {
                     // The rest of the key is the link's own.
                     let link_key = [keys::LINKS, &key[prefix.len()..]].concat();
                     // It may have moved to another OS account since the entry was read.
-                    let link: Option<Link> = self.inner.view.record(&link_key)?;
+                    let link: Option<Link> = self.looked_up(work, &link_key)?;
                     Ok(link.filter(|link| link.os.uid == *uid).filter(wanted))
                 })
             }
@@ -127,7 +134,9 @@ impl Store {
             Some(account) => keys::sessions_of_account(application, account),
             None => keys::sessions_of_application(application),
         };
-        self.page(&prefix, false, page, |_, id| self.inner.view.record(&[keys::SESSIONS, id].concat()))
+        self.page_of_entries(&prefix, false, page, |work, _, id| {
+            self.looked_up(work, &[keys::SESSIONS, id].concat())
+        })
     }
 
     /// All sessions, of all applications: for the daemon's start and its clean-up.
@@ -170,8 +179,8 @@ impl Store {
             _ => None,
         };
         let since = since.map_or(Timestamp(0), |account| account.created);
-        self.page(&prefix, true, page, |_, id| {
-            let job: Option<Job> = self.inner.view.record(&[b"J", id].concat())?;
+        self.page_of_entries(&prefix, true, page, |work, _, id| {
+            let job: Option<Job> = self.looked_up(work, &[b"J", id].concat())?;
             Ok(job.filter(|job| {
                 job.queued >= since
                     && (filter.states.is_empty()
@@ -183,9 +192,23 @@ impl Store {
 
     /// The jobs whose end is not recorded, oldest first: for the daemon's start.
     pub fn open_jobs(&self, page: &PageRequest) -> Result<Page<Job>, StoreError> {
-        self.page(keys::OPEN_JOBS, false, page, |_, id| {
-            let job: Option<Job> = self.inner.view.record(&[b"J", id].concat())?;
+        self.page_of_entries(keys::OPEN_JOBS, false, page, |work, _, id| {
+            let job: Option<Job> = self.looked_up(work, &[b"J", id].concat())?;
             Ok(job.filter(|job| job.state.is_open()))
+        })
+    }
+
+    /// Ended jobs whose folders are kept, the oldest first.
+    pub fn kept_jobs(&self, page: &PageRequest) -> Result<Page<Job>, StoreError> {
+        self.page_of_entries(keys::KEPT_JOBS, false, page, |work, _, id| {
+            self.looked_up(work, &[b"J", id].concat())
+        })
+    }
+
+    /// The latest job of each service that goes on, ended or not.
+    pub fn services(&self, page: &PageRequest) -> Result<Page<Job>, StoreError> {
+        self.page_of_entries(keys::SERVICES, false, page, |work, _, id| {
+            self.looked_up(work, &[b"J", id].concat())
         })
     }
 
@@ -208,7 +231,7 @@ impl Store {
         }
         let mut walk = Walk::new(self.inner.folder.clone(), &self.inner.index, number);
         let mut items = Vec::new();
-        for _ in 0..MAX_ROWS {
+        for _ in 0..MAX_RECORDS {
             let Some(frame) = walk.advance()? else { return Ok(Page { items, next: None }) };
             let entry = super::replay::entry(&frame)?;
             number = entry.number;
@@ -221,65 +244,5 @@ impl Store {
         }
         let next = (number < self.last_number()).then(|| Cursor::new(&(number + 1).to_be_bytes()));
         Ok(Page { items, next })
-    }
-
-    /// A page of the rows below `prefix`, as `pick` makes items of them.
-    pub(super) fn page<T>(
-        &self,
-        prefix: &[u8],
-        backwards: bool,
-        page: &PageRequest,
-        pick: impl Fn(&[u8], &[u8]) -> Result<Option<T>, StoreError>,
-    ) -> Result<Page<T>, StoreError> {
-        self.page_before(prefix, None, backwards, page, pick)
-    }
-
-    /// The same, without the rows from the key `end` on.
-    fn page_before<T>(
-        &self,
-        prefix: &[u8],
-        end: Option<&[u8]>,
-        backwards: bool,
-        page: &PageRequest,
-        pick: impl Fn(&[u8], &[u8]) -> Result<Option<T>, StoreError>,
-    ) -> Result<Page<T>, StoreError> {
-        let mut after = page.after.as_ref().map(Cursor::key).transpose()?;
-        if after.as_ref().is_some_and(|key| !key.starts_with(prefix)) {
-            return Err(StoreError::Cursor);
-        }
-        if backwards && let Some(end) = end {
-            let beyond = after.as_deref().is_none_or(|after| after > end);
-            after = if beyond { Some(end.to_vec()) } else { after };
-        }
-        let limit = page.limit();
-        let mut items = Vec::new();
-        let mut looked_at = 0;
-        while looked_at < MAX_ROWS {
-            let rows = self.inner.view.rows(prefix, after.as_deref(), backwards, limit + 1)?;
-            let more = rows.len() > limit;
-            for (key, value) in rows.into_iter().take(limit) {
-                if !backwards && end.is_some_and(|end| key.as_slice() >= end) {
-                    return Ok(Page { items, next: None });
-                }
-                looked_at += 1;
-                if let Some(item) = pick(&key, &value)? {
-                    items.push(item);
-                }
-                after = Some(key);
-                if items.len() == limit {
-                    // Whether this was the last row of all is found out by the next page.
-                    break;
-                }
-            }
-            if items.len() == limit {
-                let key = after.as_deref().unwrap_or(prefix);
-                let end = self.inner.view.rows(prefix, Some(key), backwards, 1)?.is_empty();
-                return Ok(Page { items, next: (!end).then(|| Cursor::new(key)) });
-            }
-            if !more {
-                return Ok(Page { items, next: None });
-            }
-        }
-        Ok(Page { items, next: after.as_deref().map(Cursor::new) })
     }
 }

@@ -1,13 +1,11 @@
-//! What the store answers: accounts, links, sessions and jobs as they are now.
+//! What the store answers: accounts, links and sessions as they are now.
 
 use deputy_core::account::Status;
 use deputy_core::consent::GivenBy;
-use deputy_core::job::{JobEnd, OsIdentity, Usage};
-use deputy_core::project::ProjectKey;
-use deputy_core::{AccountName, ApplicationName, GroupName, JobId, KindName, LinkCode, SessionId};
+use deputy_core::job::OsIdentity;
+use deputy_core::{AccountName, ApplicationName, GroupName, LinkCode, SessionId};
 use serde::{Deserialize, Serialize};
 
-use super::argument::Argument;
 use super::change::Authentication;
 use super::clock::Timestamp;
 
@@ -196,83 +194,4 @@ pub struct PasswordFact {
     pub set: Timestamp,
     /// Whether it has to be replaced at the next login.
     pub temporary: bool,
-}
-
-/// Where a job stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum JobState {
-    /// Accepted; whether its shepherd was started is not recorded yet.
-    Queued {},
-    /// Its program runs.
-    Running {},
-    /// It ended.
-    Ended {
-        /// How.
-        end: JobEnd,
-        /// What it used.
-        usage: Usage,
-    },
-    /// Its shepherd or machine died: its end will never be known.
-    Lost {
-        /// Why.
-        cause: String,
-    },
-    /// It was given up before it started.
-    Abandoned {
-        /// Why.
-        cause: String,
-    },
-}
-
-impl JobState {
-    /// The state as the interfaces name it.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            JobState::Queued {} => "queued",
-            JobState::Running {} => "running",
-            JobState::Ended { .. } => "ended",
-            JobState::Lost { .. } => "lost",
-            JobState::Abandoned { .. } => "abandoned",
-        }
-    }
-
-    /// Whether something may still happen to it.
-    pub fn is_open(&self) -> bool {
-        matches!(self, JobState::Queued {} | JobState::Running {})
-    }
-}
-
-/// One run of a command as an OS account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Job {
-    /// Its id.
-    pub id: JobId,
-    /// The number of the record that queued it: jobs are listed in this order, newest first.
-    pub number: u64,
-    /// The application.
-    pub application: ApplicationName,
-    /// The account that asked.
-    pub account: AccountName,
-    /// The OS account as which it runs.
-    pub os: OsIdentity,
-    /// Its label.
-    pub kind: KindName,
-    /// The program and its arguments.
-    pub argv: Vec<Argument>,
-    /// The working directory, where one was named.
-    pub cwd: Option<Argument>,
-    /// The project that it belongs to.
-    pub project: Option<ProjectKey>,
-    /// The session that asked.
-    pub session: Option<SessionId>,
-    /// Where it stands.
-    pub state: JobState,
-    /// When it was accepted.
-    pub queued: Timestamp,
-    /// When its start was recorded.
-    pub started: Option<Timestamp>,
-    /// When it ended (by its shepherd), or was recorded as lost or abandoned.
-    pub ended: Option<Timestamp>,
 }

@@ -4,18 +4,19 @@
 
 mod accounts;
 mod groups;
+mod jobs;
 mod sessions;
 
 pub(crate) use accounts::{check_acting, remaining};
 
 use deputy_core::job::OsIdentity;
-use deputy_core::{AccountName, ApplicationName, JobId};
+use deputy_core::{AccountName, ApplicationName};
 
 use super::change::Change;
 use super::clock::Timestamp;
 use super::error::StoreError;
 use super::projects;
-use super::record::{Job, JobState, Link, LinkState};
+use super::record::{Link, LinkState};
 use super::view::{Draft, keys};
 
 /// Checks a change against the draft and writes its rows there. After an error the draft is as it was.
@@ -55,27 +56,15 @@ pub(crate) fn apply(
         Change::Project { application, project, event } => {
             projects::apply(application, project, event, at, draft)?;
         }
-        Change::JobQueued { .. } => queue_job(change, number, at, draft)?,
-        Change::JobStarted { id } => {
-            let mut job = need_job(draft, id)?;
-            if job.state != (JobState::Queued {}) {
-                return Err(conflict("job", id.to_string(), "it is not waiting to be started"));
-            }
-            job.state = JobState::Running {};
-            job.started = Some(at);
-            draft.put(keys::job(id), &job);
-        }
-        Change::JobEnded { id, end, usage, ended } => {
-            end_job(draft, id, JobState::Ended { end: end.clone(), usage: usage.clone() }, *ended)?;
-        }
-        Change::JobLost { id, cause } => end_job(draft, id, JobState::Lost { cause: cause.clone() }, at)?,
-        Change::JobAbandoned { id, cause } => {
-            if need_job(draft, id)?.state == (JobState::Running {}) {
-                return Err(conflict("job", id.to_string(), "it runs"));
-            }
-            end_job(draft, id, JobState::Abandoned { cause: cause.clone() }, at)?;
-        }
-        Change::JobCommanded { id, .. } => drop(need_job(draft, id)?),
+        Change::JobQueued { .. }
+        | Change::JobLeased { .. }
+        | Change::JobStarted { .. }
+        | Change::JobEnded { .. }
+        | Change::JobLost { .. }
+        | Change::JobAbandoned { .. }
+        | Change::JobCommanded { .. }
+        | Change::JobsForgotten { .. }
+        | Change::ServiceStopped { .. } => jobs::apply(change, number, at, draft)?,
         Change::Denied { .. }
         | Change::StrangersDenied { .. }
         | Change::TailCut { .. }
@@ -142,6 +131,7 @@ fn apply_link(change: &Change, at: Timestamp, draft: &mut Draft<'_>) -> Result<(
         Change::LinkStale { application, account, reason } => {
             let from = [LinkState::Active];
             move_link(draft, application, account, &from, LinkState::Stale, Some(reason.clone()), at)?;
+            accounts::end_os_sessions(draft, application, account)?;
         }
         Change::LinkExpired { application, account } => {
             let from = [LinkState::Waiting, LinkState::Active];
@@ -150,6 +140,7 @@ fn apply_link(change: &Change, at: Timestamp, draft: &mut Draft<'_>) -> Result<(
         Change::LinkRevoked { application, account } => {
             let from = [LinkState::Waiting, LinkState::Active, LinkState::Stale, LinkState::Expired];
             move_link(draft, application, account, &from, LinkState::Revoked, None, at)?;
+            accounts::end_os_sessions(draft, application, account)?;
         }
         Change::LinkRemoved { application, account, .. } => {
             let link = need_link(draft, application, account)?;
@@ -160,67 +151,6 @@ fn apply_link(change: &Change, at: Timestamp, draft: &mut Draft<'_>) -> Result<(
         }
         _ => {}
     }
-    Ok(())
-}
-
-fn queue_job(change: &Change, number: u64, at: Timestamp, draft: &mut Draft<'_>) -> Result<(), StoreError> {
-    let Change::JobQueued { id, application, account, os, kind, argv, cwd, project, session } = change else {
-        return Ok(());
-    };
-    accounts::need_active(draft, application, account)?;
-    let key = keys::job(id);
-    if draft.has(&key)? {
-        return Err(conflict("job", id.to_string(), "it exists already"));
-    }
-    if let Some(session) = session {
-        sessions::used(draft, session, at)?;
-    }
-    if let Some(project) = project {
-        projects::job_queued(draft, application, project, account, os)?;
-    }
-    let job = Job {
-        id: id.clone(),
-        number,
-        application: application.clone(),
-        account: account.clone(),
-        os: os.clone(),
-        kind: kind.clone(),
-        argv: argv.clone(),
-        cwd: cwd.clone(),
-        project: project.clone(),
-        session: session.clone(),
-        state: JobState::Queued {},
-        queued: at,
-        started: None,
-        ended: None,
-    };
-    draft.put(key, &job);
-    for index in [
-        keys::jobs_of_application(application),
-        keys::jobs_of_account(application, account),
-        keys::jobs_of_uid(os.uid),
-        keys::open_jobs_of_account(application, account),
-        keys::OPEN_JOBS.to_vec(),
-    ] {
-        draft.put_entry(keys::numbered(index, number), id.as_str());
-    }
-    Ok(())
-}
-
-/// Records the end of a job: the first one stays, whatever it was.
-fn end_job(draft: &mut Draft<'_>, id: &JobId, state: JobState, ended: Timestamp) -> Result<(), StoreError> {
-    let mut job = need_job(draft, id)?;
-    if !job.state.is_open() {
-        return Err(conflict("job", id.to_string(), "its end is recorded already"));
-    }
-    if let Some(project) = &job.project {
-        projects::job_ended(draft, &job.application, project)?;
-    }
-    job.state = state;
-    job.ended = Some(ended);
-    draft.put(keys::job(id), &job);
-    draft.remove(keys::numbered(keys::OPEN_JOBS.to_vec(), job.number));
-    draft.remove(keys::numbered(keys::open_jobs_of_account(&job.application, &job.account), job.number));
     Ok(())
 }
 
@@ -300,10 +230,6 @@ fn need_account(
     } else {
         Err(missing("account", pair(application, account)))
     }
-}
-
-fn need_job(draft: &Draft<'_>, id: &JobId) -> Result<Job, StoreError> {
-    draft.record(&keys::job(id))?.ok_or_else(|| missing("job", id.to_string()))
 }
 
 fn pair(application: &ApplicationName, account: &AccountName) -> String {

@@ -153,6 +153,15 @@ struct ExportLine {
 ///
 /// Returns how many records were written.
 pub fn export(directories: &Directories, out: &mut impl Write) -> Result<u64, StoreError> {
+    export_after(directories, out, |_| Ok(()))
+}
+
+/// The same, after something else that is written when it is certain which records there will be.
+pub fn export_after<W: Write, E: From<StoreError>>(
+    directories: &Directories,
+    out: &mut W,
+    first: impl FnOnce(&mut W) -> Result<(), E>,
+) -> Result<u64, E> {
     let folder = Arc::new(Folder::open(&directories.ledger, false)?);
     let none = || StoreError::Untrusted { path: directories.ledger.clone(), why: "holds no ledger" };
     let found = ledger::inspect(&folder, 0, |_| Ok(()))?.ok_or_else(none)?;
@@ -163,6 +172,7 @@ pub fn export(directories: &Directories, out: &mut impl Write) -> Result<u64, St
         records: found.tip.number,
         hash: hex(&found.tip.hash),
     };
+    first(out)?;
     write_line(out, &head)?;
     let mut walk = Walk::new(folder, &index, 1);
     while let Some(frame) = walk.advance()? {

@@ -102,6 +102,7 @@ pub fn linking(
             reply(&socket, &LauncherReply::Withdrawn(done));
         }
         LauncherRequest::Forget { .. } => reply(&socket, &LauncherReply::Done),
+        LauncherRequest::Folders { .. } => reply(&socket, &LauncherReply::Folders { jobs: Vec::new() }),
         other => then(other, descriptors, socket),
     }
 }
@@ -128,6 +129,14 @@ impl Harness {
         self.daemon.close().await;
         let texts = Texts { files: Arc::clone(&self.files) };
         self.daemon = open(&self.folder, texts, &self.polkit);
+        self.daemon.tracker.take_up().unwrap();
+    }
+
+    /// Ends the daemon, and starts it as if the machine had been started again.
+    pub async fn boot_again(&mut self) {
+        self.daemon.close().await;
+        let texts = Texts { files: Arc::clone(&self.files) };
+        self.daemon = open_in(&self.folder, texts, &self.polkit, "another boot".to_owned());
         self.daemon.tracker.take_up().unwrap();
     }
 
@@ -195,12 +204,17 @@ impl Harness {
 }
 
 fn open(folder: &TempDir, texts: Texts, polkit: &Polkit) -> Arc<Daemon> {
+    open_in(folder, texts, polkit, crate::store::Options::default().boot)
+}
+
+fn open_in(folder: &TempDir, texts: Texts, polkit: &Polkit, boot: String) -> Arc<Daemon> {
     let places = Directories { ledger: folder.path().join("ledger"), view: folder.path().join("view") };
     for place in [&places.ledger, &places.view] {
         use std::os::unix::fs::DirBuilderExt as _;
         let _ = std::fs::DirBuilder::new().mode(0o700).create(place);
     }
-    let (store, _) = tokio::task::block_in_place(|| Store::open(&places)).unwrap();
+    let options = crate::store::Options { boot, ..crate::store::Options::default() };
+    let (store, _) = tokio::task::block_in_place(|| Store::open_with(&places, options)).unwrap();
     let launcher = crate::launcher::Launcher::new(folder.path().join("launcher.sock"));
     let passwords = tokio::task::block_in_place(|| Passwords::open(&folder.path().join("secrets"))).unwrap();
     Daemon::new(store, Directory::new(texts), launcher, Box::new(polkit.clone()), passwords).unwrap()

@@ -9,8 +9,9 @@ use std::time::Duration;
 use super::harness::{DEMO, Harness, ann, code, linking, none, ok, option, text};
 use crate::launcher::double::answer;
 use crate::store::{AuditFilter, Change, LinkState, PageRequest};
-use deputy_core::job::{ExitRecord, JobEnd, Step, Usage};
+use deputy_core::job::{Enforcement, ExitRecord, JobEnd, Step, Usage};
 use deputy_core::message::{self, JobCommand, JobState, LauncherReply, LauncherRequest};
+use deputy_core::stream::Captured;
 use deputy_core::{Code, Denial, JobId};
 use deputy_wire::receive;
 
@@ -21,12 +22,20 @@ fn record(job: &JobId, end: JobEnd) -> LauncherReply {
         job: job.clone(),
         end,
         usage,
+        cause: None,
         ended_us: 1_700_000_000_000_000,
+        captured: Captured::default(),
+        enforcement: Enforcement::default(),
     }))
 }
 
 fn denied(socket: &OwnedFd, code: Code) {
     answer(socket, &LauncherReply::Denied(Denial::new(code, "test", "refused")));
+}
+
+/// What the daemon asks without anybody's call.
+fn is_housekeeping(request: &LauncherRequest) -> bool {
+    matches!(request, LauncherRequest::Forget { .. } | LauncherRequest::Folders { .. })
 }
 
 fn read(message: &zbus::Message) -> String {
@@ -103,9 +112,8 @@ async fn a_refused_launch_is_an_error_and_moves_the_link() {
     // The next is refused without the launcher, until the link is asked for again.
     let asked = harness.requests.lock().unwrap().len();
     assert_eq!(harness.run(DEMO, "alice", &["/bin/true"]).await, Err("NoConsent".into()));
-    let relevant = |requests: &[LauncherRequest]| {
-        requests.iter().filter(|request| !matches!(request, LauncherRequest::Forget { .. })).count()
-    };
+    let relevant =
+        |requests: &[LauncherRequest]| requests.iter().filter(|request| !is_housekeeping(request)).count();
     assert_eq!(relevant(&harness.requests.lock().unwrap()), asked);
     let linked = harness.call(DEMO, "Links.Request", &("alice", "ann", none())).await;
     ok(&linked);
@@ -183,8 +191,8 @@ async fn commands_reach_the_shepherd_of_the_job() {
     for (state, count) in [("running", 1), ("queued", 0), ("done", 0)] {
         assert_eq!(listed(&harness, state).await.len(), count, "{state}");
     }
-    assert_eq!(code(&harness.call_at(DEMO, &job, "Job.Signal", &(65,)).await), "InvalidArgument");
-    ok(&harness.call_at(DEMO, &job, "Job.Signal", &(10,)).await);
+    assert_eq!(code(&harness.call_at(DEMO, &job, "Job.Signal", &(65, none())).await), "InvalidArgument");
+    ok(&harness.call_at(DEMO, &job, "Job.Signal", &(10, none())).await);
     ok(&harness.call_at(DEMO, &job, "Job.Cancel", &(option("grace_ms", 5u32),)).await);
     harness.job_state(&job, &["ended"]).await;
     let id: JobId = job.rsplit('/').next().unwrap().parse().unwrap();
@@ -225,4 +233,74 @@ async fn many_at_once_each_come_to_their_own_end() {
         let job = run.await.unwrap();
         harness.job_state(&job, &["ended"]).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_was_refused_or_given_up_before_the_daemon_heard_is_not_asked_about_for_ever() {
+    let told = Denial::new(Code::NoConsent, "consent", "there is none");
+    let harness = Harness::new(linking(move |request, _, socket| match request {
+        LauncherRequest::Attach { .. } => {
+            answer(&socket, &LauncherReply::Job(JobState::Refused(told.clone())));
+        }
+        _ => drop(socket),
+    }));
+    harness.linked(DEMO, "alice").await;
+    assert_eq!(harness.run(DEMO, "alice", &["/bin/true"]).await, Err("LauncherUnavailable".into()));
+    let jobs = listed(&harness, "abandoned").await;
+    assert_eq!(jobs.len(), 1);
+    assert_eq!(String::try_from(jobs[0]["cause"].try_clone().unwrap()).unwrap(), "NoConsent: there is none");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_that_a_killed_daemon_left_go_and_no_others() {
+    let there: Arc<std::sync::Mutex<Vec<JobId>>> = Arc::default();
+    let folders = Arc::clone(&there);
+    let unknown = JobId::from_random([7; JobId::BYTES]);
+    let more = unknown.clone();
+    let inner = linking(|request, _, socket| {
+        let LauncherRequest::Run(run) = request else { return };
+        answer(&socket, &LauncherReply::Job(JobState::Running));
+        if run.argv[0] == b"/bin/true" {
+            answer(&socket, &record(&run.job, JobEnd::Exited { code: 0 }));
+        } else {
+            std::thread::sleep(Duration::from_secs(3));
+        }
+    });
+    let mut harness = Harness::new(move |request, descriptors, socket| match request {
+        LauncherRequest::Folders { after } => {
+            let mut jobs = folders.lock().unwrap().clone();
+            jobs.push(more.clone());
+            jobs.sort();
+            jobs.retain(|job| after.as_ref().is_none_or(|after| job > after));
+            answer(&socket, &LauncherReply::Folders { jobs });
+        }
+        // It dies before it has forgotten anything.
+        LauncherRequest::Forget { .. } if folders.lock().unwrap().is_empty() => {}
+        other => inner(other, descriptors, socket),
+    });
+    harness.linked(DEMO, "alice").await;
+    let mut ids: Vec<JobId> = Vec::new();
+    for (program, state) in [("/bin/true", "ended"), ("/bin/sleep", "running")] {
+        let job = harness.run(DEMO, "alice", &[program]).await.unwrap();
+        harness.job_state(&job, &[state]).await;
+        ids.push(job.rsplit('/').next().unwrap().parse().unwrap());
+    }
+    *there.lock().unwrap() = ids.clone();
+    harness.requests.lock().unwrap().clear();
+    harness.restart().await;
+    let forgotten = LauncherRequest::Forget { jobs: vec![ids[0].clone()] };
+    for _ in 0..500 {
+        if harness.requests.lock().unwrap().contains(&forgotten) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let requests = harness.requests.lock().unwrap();
+    let named = requests.iter().filter_map(|request| match request {
+        LauncherRequest::Forget { jobs } => Some(jobs.clone()),
+        _ => None,
+    });
+    // The one that runs, and one of which the ledger has never heard, stay.
+    assert!(named.flatten().all(|job| job == ids[0]));
+    assert!(requests.contains(&forgotten));
 }

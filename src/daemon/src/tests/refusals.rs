@@ -38,7 +38,7 @@ async fn not_there_and_not_yours_are_the_same_bytes() {
             let cancelled = harness.call_at(uid, path, "Job.Cancel", &(none(),)).await;
             assert_eq!(face(&cancelled), expected, "{uid} {path}");
             assert_eq!(
-                face(&harness.call_at(uid, path, "Job.Signal", &(15,)).await),
+                face(&harness.call_at(uid, path, "Job.Signal", &(15, none())).await),
                 expected,
                 "{uid} {path}"
             );

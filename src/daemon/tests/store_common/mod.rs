@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use deputy_core::consent::GivenBy;
-use deputy_core::job::{JobEnd, OsIdentity, Usage};
+use deputy_core::job::{Enforcement, JobEnd, OsIdentity, Usage};
+use deputy_core::stream::Captured;
 use deputy_core::{AccountName, ApplicationName, JobId, KindName, OsGid, OsUid, OsUserName};
 use deputyd::store::{
-    Actor, Argument, AuditFilter, Change, Directories, Entry, JobFilter, OpenReport, Options, Page,
+    Actor, Argument, AuditFilter, Change, Directories, Entry, JobFilter, JobTimes, OpenReport, Options, Page,
     PageRequest, Scope, Store, StoreError, Timestamp,
 };
 
@@ -81,6 +82,7 @@ pub fn queue(app: &str, name: &str, uid: u32, number: u32) -> Change {
         cwd: None,
         project: None,
         session: None,
+        spec: Box::default(),
     }
 }
 
@@ -88,8 +90,12 @@ pub fn ended(number: u32, code: u8) -> Change {
     Change::JobEnded {
         id: job_id(number),
         end: JobEnd::Exited { code },
+        cause: None,
         usage: Usage::default(),
+        captured: Captured::default(),
+        enforcement: Enforcement::default(),
         ended: Timestamp(7),
+        times: JobTimes::default(),
     }
 }
 

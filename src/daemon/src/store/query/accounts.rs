@@ -5,10 +5,16 @@ use deputy_core::{AccountName, ApplicationName, GroupName, JobId};
 
 use crate::store::clock::Timestamp;
 use crate::store::error::StoreError;
-use crate::store::page::{Page, PageRequest};
-use crate::store::record::{Account, Counts, Group, Job, Membership, Remaining};
+use crate::store::job::Job;
+use crate::store::page::{Cursor, Page, PageRequest};
+use crate::store::record::{Account, Counts, Group, Membership, Remaining};
 use crate::store::view::{Draft, decode, keys};
 use crate::store::{Store, rules};
+
+use super::walk::{Rows, Work};
+
+/// Groups of up to so many members are put in order when they are asked for.
+const SMALL: usize = 190;
 
 /// In which order accounts are listed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -18,7 +24,7 @@ pub enum AccountSort {
     Name,
     /// By when they were created.
     Created,
-    /// By when their last session began; those that never had one first.
+    /// By when their last session began; those that never had one first, by when they were created.
     LastLogin,
 }
 
@@ -69,24 +75,46 @@ impl AccountFilter {
             && self.text.as_deref().is_none_or(|text| contains(&text.to_lowercase()))
     }
 
-    /// The rows to walk along: the fewest that hold all of those, in the order.
-    fn prefix(&self, application: &ApplicationName) -> Vec<u8> {
-        let start = self.name_start.as_deref().unwrap_or("");
-        if self.sort == AccountSort::Name
-            && let Some(group) = &self.group
-        {
-            return [keys::members(application, group), start.as_bytes().to_vec()].concat();
-        }
+    /// Whether an account may be one of those, by what an order's entry says of it.
+    fn may_take(&self, name: &str, status: &str, role: &str) -> bool {
+        self.name_start.as_deref().is_none_or(|start| name.starts_with(start))
+            && self.role.as_ref().is_none_or(|wanted| wanted == role)
+            && self.status.is_none_or(|wanted| wanted.as_str() == status)
+    }
+
+    /// The entries of the order, of the few with the status or the role where one of them has entries of its own.
+    fn order(&self, application: &ApplicationName) -> Vec<u8> {
         let by_status = self.status.and_then(keys::status_facet);
         let facet = by_status.or_else(|| self.role.as_deref().and_then(keys::role_facet));
-        let facet = facet.unwrap_or_default();
-        if self.sort != AccountSort::Name {
-            return keys::sorted_accounts(application, &facet, self.sort.key());
+        keys::sorted_accounts(application, &facet.unwrap_or_default(), self.sort.key())
+    }
+
+    /// The rows to walk along: the fewest that hold all of those, in the order.
+    fn rows(&self, application: &ApplicationName) -> Rows {
+        let start = self.name_start.as_deref().unwrap_or("");
+        let order = self.order(application);
+        match (self.sort, self.unused_since) {
+            (AccountSort::Name, _) => {
+                let facet = order != keys::sorted_accounts(application, "", keys::BY_NAME);
+                Rows::below(match &self.group {
+                    Some(group) => [keys::members(application, group), start.as_bytes().to_vec()].concat(),
+                    None if facet => [&order[..], start.as_bytes()].concat(),
+                    None => keys::accounts(application, start),
+                })
+            }
+            // Who was made since, or logged in since, was not unused since.
+            (AccountSort::Created, Some(since)) => {
+                let end = [&order[..], &since.0.to_be_bytes()].concat();
+                Rows { ranges: vec![(order.clone(), Some(end))], prefix: order }
+            }
+            (AccountSort::LastLogin, Some(since)) => {
+                let moment = |login: u64| [&order[..], &login.to_be_bytes()].concat();
+                let never = [moment(0), since.0.to_be_bytes().to_vec()].concat();
+                let ranges = vec![(order.clone(), Some(never)), (moment(1), Some(moment(since.0)))];
+                Rows { ranges, prefix: order }
+            }
+            (AccountSort::Created | AccountSort::LastLogin, None) => Rows::below(order),
         }
-        if facet.is_empty() {
-            return keys::accounts(application, start);
-        }
-        [keys::sorted_accounts(application, &facet, keys::BY_NAME), start.as_bytes().to_vec()].concat()
     }
 }
 
@@ -107,33 +135,89 @@ impl Store {
         filter: &AccountFilter,
         page: &PageRequest,
     ) -> Result<Page<Account>, StoreError> {
-        let prefix = filter.prefix(application);
-        let own_rows = prefix.starts_with(keys::ACCOUNTS);
-        let of_group = prefix.starts_with(keys::MEMBERS);
-        let end = match (filter.sort, filter.unused_since) {
-            // Who logged in since was not unused since, so the walk ends there.
-            (AccountSort::LastLogin, Some(since)) => Some([&prefix[..], &since.0.to_be_bytes()].concat()),
-            _ => None,
-        };
-        self.page_before(&prefix, end.as_deref(), filter.descending, page, |_, row| {
+        self.accounts_within(application, filter, page, &mut Work::for_items(page.limit()))
+    }
+
+    /// The same, with so much work.
+    pub(super) fn accounts_within(
+        &self,
+        application: &ApplicationName,
+        filter: &AccountFilter,
+        page: &PageRequest,
+        work: &mut Work,
+    ) -> Result<Page<Account>, StoreError> {
+        if filter.sort != AccountSort::Name
+            && let Some(group) = &filter.group
+            && let Some(page) = self.small_group(application, group, filter, page, work)?
+        {
+            return Ok(page);
+        }
+        let rows = filter.rows(application);
+        let own_rows = rows.prefix.starts_with(keys::ACCOUNTS);
+        let of_group = rows.prefix.starts_with(keys::MEMBERS);
+        self.walk(&rows, filter.descending, page, work, |work, _, row| {
             let account: Option<Account> = if own_rows {
                 Some(decode(row)?)
             } else if of_group {
                 let membership: Membership = decode(row)?;
-                self.account(application, &membership.account)?
+                self.looked_up(work, &keys::account(application, &membership.account))?
             } else {
-                self.inner.view.record(&[&keys::accounts(application, "")[..], row].concat())?
-            };
-            let Some(account) = account.filter(|account| filter.takes(account)) else { return Ok(None) };
-            let inside = match &filter.group {
-                Some(group) if !of_group => {
-                    let key = keys::member(application, group, &account.name);
-                    self.inner.view.get(&key)?.is_some()
+                let (name, status, role) = keys::entry_parts(row).ok_or_else(broken)?;
+                if !filter.may_take(name, status, role) {
+                    return Ok(None);
                 }
-                _ => true,
+                if let Some(group) = &filter.group {
+                    let key = [&keys::members(application, group)[..], name.as_bytes()].concat();
+                    if self.looked_up::<Membership>(work, &key)?.is_none() {
+                        return Ok(None);
+                    }
+                }
+                self.looked_up(work, &keys::accounts(application, name))?
             };
-            Ok(inside.then_some(account))
+            Ok(account.filter(|account| filter.takes(account)))
         })
+    }
+
+    /// A page of a group that is small enough to be put in order here; none if it is not.
+    fn small_group(
+        &self,
+        application: &ApplicationName,
+        group: &GroupName,
+        filter: &AccountFilter,
+        page: &PageRequest,
+        work: &mut Work,
+    ) -> Result<Option<Page<Account>>, StoreError> {
+        let members = self.inner.view.rows(&keys::members(application, group), None, SMALL + 1)?;
+        if members.len() > SMALL {
+            return Ok(None);
+        }
+        // The marks are those of a walk along the order: the group may grow before the next page.
+        let order = filter.order(application);
+        let after = page.after.as_ref().map(Cursor::key).transpose()?;
+        if after.as_ref().is_some_and(|key| !key.starts_with(&order)) {
+            return Err(StoreError::Cursor);
+        }
+        let mut found: Vec<(Vec<u8>, Account)> = Vec::new();
+        for (_, row) in members {
+            let membership: Membership = decode(&row)?;
+            let account: Option<Account> =
+                self.looked_up(work, &keys::account(application, &membership.account))?;
+            let Some(account) = account.filter(|account| filter.takes(account)) else { continue };
+            let moment = keys::moment(filter.sort.key(), &account);
+            let key = keys::sorted_account(order.clone(), &moment, &account.name);
+            let behind = |after: &Vec<u8>| if filter.descending { key < *after } else { key > *after };
+            if after.as_ref().is_none_or(behind) {
+                found.push((key, account));
+            }
+        }
+        found.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        if filter.descending {
+            found.reverse();
+        }
+        let more = found.len() > page.limit();
+        found.truncate(page.limit());
+        let next = found.last().filter(|_| more).map(|(key, _)| Cursor::new(key));
+        Ok(Some(Page { items: found.into_iter().map(|(_, account)| account).collect(), next }))
     }
 
     /// How many accounts an application has.
@@ -212,4 +296,8 @@ impl Store {
         let rows = Draft::new(&self.inner.view).rows(&keys::memberships(application, account))?;
         rows.iter().map(|(_, row)| decode(row)).collect()
     }
+}
+
+fn broken() -> StoreError {
+    StoreError::View("an entry of an account is broken".to_owned())
 }

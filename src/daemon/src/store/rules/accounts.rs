@@ -6,7 +6,7 @@ use deputy_core::{AccountName, ApplicationName, SessionId};
 
 use super::groups;
 use super::{conflict, missing, pair};
-use crate::store::change::{Actor, Change};
+use crate::store::change::{Actor, Authentication, Change};
 use crate::store::clock::Timestamp;
 use crate::store::error::StoreError;
 use crate::store::record::{Account, Counts, Link, Membership, Remaining, Session};
@@ -172,9 +172,6 @@ pub(crate) fn remaining(
         let membership: Membership = decode(&row)?;
         found.push(Remaining { what: "group", name: membership.group.to_string() });
     }
-    for (_, key) in draft.rows(&keys::projects_of(application, account))? {
-        found.push(Remaining { what: "project", name: String::from_utf8_lossy(&key).into_owned() });
-    }
     Ok(found)
 }
 
@@ -199,6 +196,20 @@ pub(super) fn end_sessions(
 ) -> Result<(), StoreError> {
     for session in sessions(draft, application, account)? {
         super::sessions::remove(draft, &session);
+    }
+    Ok(())
+}
+
+/// Ends the sessions that rest on a login as the linked OS account: the link does not say any more who that is.
+pub(super) fn end_os_sessions(
+    draft: &mut Draft<'_>,
+    application: &ApplicationName,
+    account: &AccountName,
+) -> Result<(), StoreError> {
+    for session in sessions(draft, application, account)? {
+        if session.account == *account && matches!(session.how, Authentication::Os {}) {
+            super::sessions::remove(draft, &session);
+        }
     }
     Ok(())
 }
@@ -308,6 +319,8 @@ fn put(draft: &mut Draft<'_>, old: Option<&Account>, new: Option<&Account>) -> R
     if after != before {
         draft.put(keys::counts(&application), &after);
     }
+    let said = |account: Option<&Account>| account.map(keys::entry);
+    let same = said(old) == said(new);
     let old_entries = old.map(entries).unwrap_or_default();
     let new_entries = new.map(entries).unwrap_or_default();
     for key in &old_entries {
@@ -316,8 +329,8 @@ fn put(draft: &mut Draft<'_>, old: Option<&Account>, new: Option<&Account>) -> R
         }
     }
     for key in new_entries {
-        if !old_entries.contains(&key) {
-            draft.put_entry(key, name.as_str());
+        if !same || !old_entries.contains(&key) {
+            draft.put_entry(key, &said(new).unwrap_or_default());
         }
     }
     match new {

@@ -11,6 +11,10 @@ use crate::store::record::Account;
 pub const MARK: &[u8] = b"M";
 /// Jobs that are not ended, by number.
 pub const OPEN_JOBS: &[u8] = b"o";
+/// Ended jobs whose folders are kept, by number.
+pub const KEPT_JOBS: &[u8] = b"k";
+/// The latest jobs of services that go on, by number.
+pub const SERVICES: &[u8] = b"v";
 /// All accounts, links and sessions, whoever's they are.
 pub const ACCOUNTS: &[u8] = b"A";
 pub const LINKS: &[u8] = b"L";
@@ -59,11 +63,27 @@ pub fn sorted_account(mut prefix: Vec<u8>, moment: &[u8], account: &AccountName)
     prefix
 }
 
+/// What such an entry says: the account's name, and what is asked for most often, so that an account that is something
+/// else need not be looked up.
+pub fn entry(account: &Account) -> String {
+    format!("{}\0{}\0{}", account.name, account.status, account.role)
+}
+
+/// Name, status and role of an entry.
+pub fn entry_parts(value: &[u8]) -> Option<(&str, &str, &str)> {
+    let (name, rest) = std::str::from_utf8(value).ok()?.split_once('\0')?;
+    let (status, role) = rest.split_once('\0')?;
+    Some((name, status, role))
+}
+
 /// What stands before the name in an order's key.
 pub fn moment(sort: u8, account: &Account) -> Vec<u8> {
     match sort {
         BY_CREATED => account.created.0.to_be_bytes().to_vec(),
-        BY_LOGIN => account.last_login.unwrap_or_default().0.to_be_bytes().to_vec(),
+        // Those that never had a session are behind each other by age, so that the unused ones are found at once.
+        BY_LOGIN => [account.last_login.unwrap_or_default(), account.created]
+            .map(|moment| moment.0.to_be_bytes())
+            .concat(),
         _ => Vec::new(),
     }
 }

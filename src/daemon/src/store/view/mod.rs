@@ -1,11 +1,11 @@
 //! The view: sled, as the indexes over what the ledger says. Nothing rests on it: it can be made anew at any time.
 
+mod blocks;
 pub(crate) mod keys;
 mod mark;
 mod open;
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError, RwLock};
 
@@ -41,7 +41,7 @@ impl View {
     }
 
     /// Runs `work` on the database. sled panics where it should answer with an error; that stays here.
-    fn with<T>(&self, work: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, StoreError> {
+    fn with<T>(&self, work: impl FnOnce(&sled::Db) -> Result<T, String>) -> Result<T, StoreError> {
         let guard = self.db.read().unwrap_or_else(PoisonError::into_inner);
         let db = guard.as_ref().ok_or(StoreError::Closed)?;
         guarded(|| work(db)).map_err(StoreError::View)
@@ -49,40 +49,31 @@ impl View {
 
     /// A row.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.with(|db| db.get(key))?.map(|value| value.to_vec()))
+        self.with(|db| blocks::get(db, key))
     }
 
     /// A row, decoded.
     pub fn record<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
-        self.with(|db| db.get(key))?.map(|value| decode(&value)).transpose()
+        self.get(key)?.map(|value| decode(&value)).transpose()
     }
 
-    /// Up to `count` rows whose keys begin with `prefix`, in order or against it, after the key `after`.
-    pub fn rows(
+    /// Up to `count` rows whose keys begin with `prefix`, in order, after the key `after`.
+    pub fn rows(&self, prefix: &[u8], after: Option<&[u8]>, count: usize) -> Result<Vec<Row>, StoreError> {
+        let low = after.map_or_else(|| prefix.to_vec(), next_after);
+        self.range(&low, end_of(prefix).as_deref(), false, count)
+    }
+
+    /// Up to `count` rows from the key `low` up to the key `high`, that one not included: the first ones in order, or
+    /// the last ones against it.
+    pub fn range(
         &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
+        low: &[u8],
+        high: Option<&[u8]>,
         backwards: bool,
         count: usize,
     ) -> Result<Vec<Row>, StoreError> {
-        let prefix_end = end_of(prefix);
-        let high = prefix_end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let range: (Bound<&[u8]>, Bound<&[u8]>) = match (after, backwards) {
-            (None, _) => (Bound::Included(prefix), high),
-            (Some(after), false) => (Bound::Excluded(after), high),
-            (Some(after), true) => (Bound::Included(prefix), Bound::Excluded(after)),
-        };
-        self.with(|db| {
-            let rows = db.range::<&[u8], _>(range);
-            let owned = |row: sled::Result<(sled::IVec, sled::IVec)>| {
-                row.map(|(key, value)| (key.to_vec(), value.to_vec()))
-            };
-            if backwards {
-                rows.rev().take(count).map(owned).collect()
-            } else {
-                rows.take(count).map(owned).collect()
-            }
-        })
+        let walk = if backwards { blocks::backwards } else { blocks::forwards };
+        self.with(|db| walk(db, low, high, count))
     }
 
     /// Writes the rows of a group together with the mark.
@@ -90,21 +81,11 @@ impl View {
         let mut held = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
         let mut mark = *held;
         let mut batch = sled::Batch::default();
-        for (key, value) in rows {
-            if let Some(old) = self.with(|db| db.get(key))? {
-                mark.subtract(key, &old);
-            }
-            if let Some(value) = value {
-                mark.add(key, value);
-                batch.insert(key.as_slice(), value.as_slice());
-            } else {
-                batch.remove(key.as_slice());
-            }
-        }
+        self.with(|db| blocks::change(db, rows, &mut mark, &mut batch))?;
         mark.number = tip.number;
         mark.hash = tip.hash;
         batch.insert(keys::MARK, mark.encode());
-        self.with(|db| db.apply_batch(batch))?;
+        self.with(|db| db.apply_batch(batch).map_err(blocks::text))?;
         *held = mark;
         Ok(())
     }
@@ -113,16 +94,7 @@ impl View {
     fn check(&self) -> Result<(), String> {
         let mark = self.mark();
         let mut seen = Mark { rows: 0, sum: 0, ..mark };
-        self.with(|db| {
-            for row in db.iter() {
-                let (key, value) = row?;
-                if key.as_ref() != keys::MARK {
-                    seen.add(&key, &value);
-                }
-            }
-            Ok(())
-        })
-        .map_err(|e| e.to_string())?;
+        self.with(|db| blocks::each(db, |key, value| seen.add(key, value))).map_err(|e| e.to_string())?;
         if seen == mark { Ok(()) } else { Err("its rows are not those that its mark counts".to_owned()) }
     }
 
@@ -131,7 +103,7 @@ impl View {
         let mut after = Vec::new();
         while !stop() {
             // In parts: the database must not be held when the store is closed.
-            let Some((last, _)) = self.rows(&[], Some(&after), false, 1000)?.pop() else { break };
+            let Some((last, _)) = self.rows(&[], Some(&after), 1000)?.pop() else { break };
             after = last;
         }
         Ok(())
@@ -141,7 +113,7 @@ impl View {
     pub fn shut(&self) -> Result<(), StoreError> {
         let db = self.db.write().unwrap_or_else(PoisonError::into_inner).take();
         let Some(db) = db else { return Ok(()) };
-        guarded(move || db.flush().map(drop)).map_err(StoreError::View)
+        guarded(move || db.flush().map(drop).map_err(blocks::text)).map_err(StoreError::View)
     }
 }
 
@@ -179,7 +151,7 @@ impl<'v> Draft<'v> {
         let mut found = BTreeMap::new();
         let mut after: Option<Vec<u8>> = None;
         loop {
-            let part = self.view.rows(prefix, after.as_deref(), false, PART)?;
+            let part = self.view.rows(prefix, after.as_deref(), PART)?;
             after = part.last().map(|(key, _)| key.clone());
             let whole = part.len() < PART;
             found.extend(part);
@@ -224,19 +196,20 @@ pub(crate) fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, StoreError>
     serde_json::from_slice(value).map_err(|e| StoreError::View(format!("a row is not a record: {e}")))
 }
 
-/// Runs a call of sled's, and makes an error of a panic.
-fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("sled panicked".to_owned()),
-    }
+/// Runs calls of sled's, and makes an error of a panic.
+fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("sled panicked".to_owned()))
 }
 
 /// The first key after all those that begin with `prefix`.
-fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|&byte| byte != 0xff)?;
     let mut end = prefix[..=last].to_vec();
     end[last] += 1;
     Some(end)
+}
+
+/// The first key after this one.
+pub(crate) fn next_after(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::blocks::text;
 use super::{Mark, View, guarded, keys};
 use crate::store::error::StoreError;
 use crate::store::folder::{Folder, Lock};
@@ -16,6 +17,10 @@ const STATE: &str = "state.json";
 /// How often, and how far apart, sled's own lock is tried.
 const LOCK_TRIES: u32 = 50;
 const LOCK_WAIT: Duration = Duration::from_millis(10);
+
+/// What sled may keep of what it read, in bytes as they are on disk; in memory that is several times as much. The
+/// kernel keeps the file's pages as well.
+const CACHE: u64 = 1 << 20;
 
 /// How the view was left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,8 +77,8 @@ impl Place {
         self.database = state.database;
         self.set_state(false)?;
         let opened = guarded(|| {
-            let db = open_database(&path)?;
-            let mark = db.get(keys::MARK)?.and_then(|bytes| Mark::decode(&bytes));
+            let db = open_database(&path).map_err(text)?;
+            let mark = db.get(keys::MARK).map_err(text)?.and_then(|bytes| Mark::decode(&bytes));
             Ok((db, mark))
         });
         let (db, mark) = match opened {
@@ -97,7 +102,8 @@ impl Place {
             .map(|n| format!("db-{n}"))
             .find(|name| !names.contains(name))
             .expect("some number is free");
-        let db = guarded(|| open_database(&self.folder.path().join(&name))).map_err(StoreError::View)?;
+        let db = guarded(|| open_database(&self.folder.path().join(&name)).map_err(text))
+            .map_err(StoreError::View)?;
         self.database = name;
         Ok(View::new(db, Mark::empty(identity)))
     }
@@ -141,7 +147,7 @@ fn is_database_name(name: &str) -> bool {
 fn open_database(path: &Path) -> sled::Result<sled::Db> {
     let config = sled::Config::default()
         .path(path)
-        .cache_capacity(64 << 20)
+        .cache_capacity(CACHE)
         // In the background, and never by a request: a view that was not flushed is caught up from the ledger.
         .flush_every_ms(Some(1000))
         .mode(sled::Mode::HighThroughput);

@@ -1,0 +1,236 @@
+//! From the ledger to the launcher: what becomes of a job that was accepted.
+//!
+//! This is the one way to a start, for `Jobs.Run`, for jobs that waited while the daemon was away, and for services.
+
+use std::sync::Arc;
+
+use deputy_core::message::{JobCommand, JobState as Told, LauncherReply, LauncherRequest, RunRequest};
+use deputy_core::queue::GpuIndex;
+use deputy_core::{Code, Denial};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::live::Live;
+use super::stdio::Descriptors;
+use super::track::Tracker;
+use crate::launcher::{Channel, LAUNCH, LauncherError};
+use crate::links;
+use crate::store::{Actor, Change, Job, JobState};
+
+/// How long `Jobs.Run` waits for what became of a launch whose answer was lost.
+const DOUBT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// A connection to the launcher that was opened before it was needed, or why there is none.
+pub type Opened = Result<Channel, LauncherError>;
+
+/// A job that is in the ledger and not started: what its launch will need.
+pub struct Waiting {
+    /// The job. [`Live::begin`] takes it out of those that wait; only who was told `true` may start it.
+    pub live: Arc<Live>,
+    /// What its shepherd will be asked for.
+    pub commands: mpsc::Receiver<JobCommand>,
+    /// What only this process has.
+    pub descriptors: Descriptors,
+}
+
+impl Waiting {
+    /// Whether it was asked that the job ends, while it waited.
+    pub(super) fn cancelled(&mut self) -> bool {
+        while let Ok(command) = self.commands.try_recv() {
+            if matches!(command, JobCommand::Cancel { .. }) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl Tracker {
+    /// Decides what becomes of a job that is in the ledger: it starts now, or it waits.
+    ///
+    /// The queue decides here. A job that starts now is given to [`Tracker::start`] with the GPUs that it was leased,
+    /// and its refusal is the caller's; one that waits is kept by the queue, which gives it to [`Tracker::start`] later,
+    /// and this answers at once. `opened` is a connection whose other end waits some seconds for the request: it is
+    /// for a start at once, and is dropped otherwise. What is needed (CPUs, memory, GPUs) is in the job's
+    /// specification.
+    pub async fn admit(&self, waiting: Waiting, opened: Option<Opened>) -> Result<(), Denial> {
+        match self.0.queue.turn(waiting) {
+            Some((waiting, gpus)) => self.start_leased(waiting, opened, gpus).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Has a job launched whose turn it is. Its GPUs are in the ledger before the launcher hears of it, so that nobody
+    /// else is given them after a restart.
+    pub(super) async fn start_leased(
+        &self,
+        waiting: Waiting,
+        opened: Option<Opened>,
+        gpus: Vec<GpuIndex>,
+    ) -> Result<(), Denial> {
+        if !gpus.is_empty() {
+            let leased = Change::JobLeased { id: waiting.live.id(), gpus: gpus.clone() };
+            if let Err(error) = self.0.store.commit(leased, Actor::daemon("queue")).await {
+                let denial = Denial::from(error);
+                if waiting.live.begin() {
+                    let cause = format!("{}: {}", denial.code, denial.message);
+                    self.end(&waiting.live, JobState::Abandoned { cause }, None).await;
+                }
+                return Err(denial);
+            }
+            waiting.live.lease(&gpus);
+        }
+        self.start(waiting, opened, gpus).await
+    }
+
+    /// Admits a job for which nobody waits.
+    pub(super) fn admit_again(&self, waiting: Waiting) {
+        let tracker = self.clone();
+        tokio::spawn(async move {
+            // A refusal is in the ledger: nobody else hears it.
+            if let Err(denial) = tracker.admit(waiting, None).await {
+                tracing::info!(code = %denial.code, "a job that waited was refused");
+            }
+        });
+    }
+
+    /// Has a job launched. Answers when its program runs, or has ended, or was refused; of a job that waits no more, at
+    /// once.
+    pub async fn start(
+        &self,
+        waiting: Waiting,
+        opened: Option<Opened>,
+        gpus: Vec<GpuIndex>,
+    ) -> Result<(), Denial> {
+        let Waiting { live, commands, descriptors } = waiting;
+        if !live.begin() {
+            return Ok(());
+        }
+        let job = live.job();
+        let id = job.id.clone();
+        let asked = match self.make_room(&job) {
+            Ok(()) => self.ask_to_run(opened, &job, &descriptors, gpus).await,
+            Err(denial) => Err(LauncherError::Denied(denial)),
+        };
+        // The job has its own by now, and pipes have to end with it.
+        drop(descriptors);
+        let (channel, first) = match asked {
+            Ok((channel, state)) => (channel, state),
+            // An earlier daemon asked before it ended, and was heard.
+            Err(LauncherError::Denied(denial)) if denial.code == Code::JobExists => {
+                return self.in_doubt(live, commands).await;
+            }
+            Err(error) if error.had_no_effect() => {
+                let denial = Denial::from(error);
+                let cause = format!("{}: {}", denial.code, denial.message);
+                self.end(&live, JobState::Abandoned { cause }, None).await;
+                self.learn(&job, &denial).await;
+                return Err(denial);
+            }
+            Err(error) => {
+                tracing::warn!(job = %id, %error, "what became of a launch is not known; asking");
+                return self.in_doubt(live, commands).await;
+            }
+        };
+        if let Some(daemon) = self.0.daemon.upgrade() {
+            daemon.counters.launched();
+        }
+        let tracker = self.clone();
+        let over = match first {
+            Told::Running => {
+                live.become_state(JobState::Running {}, None);
+                None
+            }
+            Told::Ending(cause) => {
+                live.become_state(JobState::Ending { cause }, None);
+                None
+            }
+            state => Some(state),
+        };
+        tokio::spawn(async move {
+            match over {
+                None => tracker.follow(live, Some(channel), commands).await,
+                Some(state) => tracker.end_as_told(&live, state).await,
+            }
+        });
+        Ok(())
+    }
+
+    async fn ask_to_run(
+        &self,
+        opened: Option<Opened>,
+        job: &Job,
+        descriptors: &Descriptors,
+        gpus: Vec<GpuIndex>,
+    ) -> Result<(Channel, Told), LauncherError> {
+        let (streams, passed) = descriptors.for_request(&self.0.null, &job.spec.streams);
+        let request = LauncherRequest::Run(RunRequest {
+            job: job.id.clone(),
+            application: job.application.clone(),
+            account: job.account.clone(),
+            os_account: job.os.clone(),
+            kind: Some(job.kind.clone()),
+            argv: job.argv.iter().map(|argument| argument.0.clone()).collect(),
+            script: job.spec.script,
+            directory: job.cwd.as_ref().map(|directory| directory.0.clone()),
+            environment: job.spec.environment.iter().map(|variable| variable.0.clone()).collect(),
+            environment_descriptor: job.spec.environment_descriptor,
+            umask: job.spec.umask,
+            os_group: job.spec.os_group.clone(),
+            streams,
+            bounds: job.spec.bounds,
+            gpus,
+            login: job.spec.login,
+        });
+        let channel = match opened {
+            Some(Ok(channel)) if channel.request(&request, &passed).await.is_ok() => channel,
+            // The disk took so long that the child has given up, or there was none: a job's id can be used once only,
+            // so asking again does no harm.
+            _ => self.0.launcher.request(&request, &passed).await?,
+        };
+        match timeout(LAUNCH, channel.reply()).await {
+            Err(_) => Err(LauncherError::TimedOut),
+            Ok(Ok(Some(LauncherReply::Job(state)))) => Ok((channel, state)),
+            Ok(Ok(Some(_))) => Err(LauncherError::Foreign),
+            Ok(Ok(None)) => Err(LauncherError::Ended),
+            Ok(Err(error)) => Err(error),
+        }
+    }
+
+    /// What a refusal says about the session, and about the link if the job runs as the link's OS account.
+    async fn learn(&self, job: &Job, denial: &Denial) {
+        let Some(daemon) = self.0.daemon.upgrade() else { return };
+        if let (Code::SessionRequired, Some(id)) = (denial.code, &job.session) {
+            let change = Change::SessionClosed { id: id.clone(), reason: "consent taken back".to_owned() };
+            // It may be closed already, and is of no use anyway.
+            let _ = daemon.store.commit(change, Actor::daemon("refused by the launcher")).await;
+        }
+        if let Ok(Some(link)) = daemon.store.link(&job.application, &job.account)
+            && link.os == job.os
+        {
+            links::learn(&daemon, &link, denial).await;
+        }
+    }
+
+    /// The launch may have worked. Its caller hears what is found out soon; after that the job's state tells.
+    async fn in_doubt(&self, live: Arc<Live>, commands: mpsc::Receiver<JobCommand>) -> Result<(), Denial> {
+        let (tracker, followed) = (self.clone(), Arc::clone(&live));
+        let mut changes = live.changes();
+        tokio::spawn(async move { tracker.follow(followed, None, commands).await });
+        let deadline = Instant::now() + DOUBT;
+        loop {
+            match live.state() {
+                JobState::Queued {} | JobState::Starting {} => {}
+                JobState::Abandoned { cause } => {
+                    return Err(Denial::new(Code::LauncherUnavailable, "launcher", cause)
+                        .remedy("the job did not start, and will not; run it again"));
+                }
+                _ => return Ok(()),
+            }
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = sleep_until(deadline) => return Ok(()),
+            }
+        }
+    }
+}

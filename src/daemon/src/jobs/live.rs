@@ -1,0 +1,199 @@
+//! One job that is not ended, in the daemon's memory.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use deputy_core::message::JobCommand;
+use deputy_core::queue::GpuIndex;
+use deputy_core::{Code, Denial, JobId};
+use tokio::sync::{mpsc, watch};
+
+use super::shown::Shown;
+use super::signals::Subscribers;
+use super::watch::Watchers;
+use crate::limits::Place;
+use crate::store::{Job, JobState, Timestamp};
+
+/// The most commands that wait for a job's shepherd.
+const COMMANDS: usize = 16;
+
+/// The job.
+pub struct Live {
+    commands: mpsc::Sender<JobCommand>,
+    now: Mutex<Now>,
+    changed: watch::Sender<()>,
+    subscribers: OnceLock<Arc<Subscribers>>,
+}
+
+struct Now {
+    job: Job,
+    watchers: Watchers,
+}
+
+impl Live {
+    /// The job, and what its shepherd will be asked for.
+    pub fn new(job: Job) -> (Self, mpsc::Receiver<JobCommand>) {
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        let now = Mutex::new(Now { job, watchers: Watchers::default() });
+        (Self { commands, now, changed: watch::Sender::new(()), subscribers: OnceLock::new() }, receiver)
+    }
+
+    /// Has the states told to these too, from the next one on.
+    pub fn tell_also(&self, subscribers: &Arc<Subscribers>) {
+        let _ = self.subscribers.set(Arc::clone(subscribers));
+    }
+
+    /// The job as it is now.
+    pub fn job(&self) -> Job {
+        self.lock().job.clone()
+    }
+
+    /// Its id.
+    pub fn id(&self) -> JobId {
+        self.lock().job.id.clone()
+    }
+
+    /// Whether nobody has begun to start it, or given it up.
+    pub fn waits(&self) -> bool {
+        self.lock().job.state == (JobState::Queued {})
+    }
+
+    /// The GPUs that it was leased.
+    pub fn lease(&self, gpus: &[GpuIndex]) {
+        self.lock().job.gpus = gpus.to_vec();
+    }
+
+    /// Its state.
+    pub fn state(&self) -> JobState {
+        self.lock().job.state.clone()
+    }
+
+    /// Hears of each change of its state.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// A pipe with the job's states, from the present one on.
+    pub fn watch(&self, place: Place) -> Result<OwnedFd, Denial> {
+        let mut now = self.lock();
+        let line = Shown::from(&now.job).line();
+        let ended = !now.job.state.is_open();
+        now.watchers.add(&line, ended, Some(place))
+    }
+
+    /// Has the job's states told to a descriptor of the caller's, from the next one on.
+    pub fn watch_by(&self, descriptor: OwnedFd, place: Place) {
+        self.lock().watchers.adopt(descriptor, place);
+    }
+
+    /// Tells the present state to those who watch.
+    pub fn tell(&self) {
+        let mut now = self.lock();
+        let line = Shown::from(&now.job).line();
+        let last = !now.job.state.is_open();
+        now.watchers.tell(&line, last);
+    }
+
+    /// Asks the job's shepherd for something.
+    pub fn command(&self, command: JobCommand) -> Result<(), Denial> {
+        self.commands.try_send(command).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                Denial::new(Code::Busy, "job", "the job has more commands waiting than it takes")
+                    .remedy("try again in a moment")
+            }
+            mpsc::error::TrySendError::Closed(_) => ended(),
+        })
+    }
+
+    /// Takes the job out of those that wait, so that nobody else starts it or gives it up; false if it waits no more.
+    pub fn begin(&self) -> bool {
+        let waits = self.lock().job.state == (JobState::Queued {});
+        waits && self.become_state(JobState::Starting {}, None)
+    }
+
+    /// Moves to a state and tells the watchers. False if the job is there already, or beyond.
+    pub fn become_state(&self, state: JobState, at: Option<Timestamp>) -> bool {
+        let mut now = self.lock();
+        let job = &mut now.job;
+        if rank(&state) <= rank(&job.state) {
+            return false;
+        }
+        let at = at.unwrap_or_else(Timestamp::now);
+        match &state {
+            JobState::Queued {} => {}
+            JobState::Starting {} => job.starting = Some(at),
+            JobState::Running {} => job.started = Some(at),
+            JobState::Ending { .. } => job.ending = Some(at),
+            JobState::Ended { .. } | JobState::Lost { .. } | JobState::Abandoned { .. } => {
+                job.ended = Some(at);
+                // The end is as of the shepherd's record, the others as of when they were heard of, which is later.
+                for earlier in [&mut job.starting, &mut job.started, &mut job.ending] {
+                    *earlier = earlier.map(|earlier| earlier.min(at));
+                }
+            }
+        }
+        job.state = state;
+        let line = Shown::from(&now.job).line();
+        let last = !now.job.state.is_open();
+        now.watchers.tell(&line, last);
+        if let Some(subscribers) = self.subscribers.get() {
+            subscribers.tell(&now.job);
+        }
+        drop(now);
+        self.changed.send_replace(());
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A job's states have an order, and it never goes back.
+fn rank(state: &JobState) -> u8 {
+    match state {
+        JobState::Queued {} => 0,
+        JobState::Starting {} => 1,
+        JobState::Running {} => 2,
+        JobState::Ending { .. } => 3,
+        JobState::Ended { .. } | JobState::Lost { .. } | JobState::Abandoned { .. } => 4,
+    }
+}
+
+/// The job has ended.
+pub fn ended() -> Denial {
+    Denial::new(Code::Conflict, "job", "the job has ended").remedy("look at its state")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shown::tests::job;
+    use super::*;
+    use deputy_core::job::EndCause;
+
+    #[test]
+    fn nothing_is_told_to_have_been_after_the_end() {
+        let (live, _commands) = Live::new(job(JobState::Queued {}));
+        assert!(live.begin());
+        assert!(live.become_state(JobState::Running {}, Some(Timestamp(9))));
+        assert!(live.become_state(JobState::Lost { cause: "x".into() }, Some(Timestamp(7))));
+        let job = live.job();
+        assert_eq!(
+            (job.starting, job.started, job.ended),
+            (Some(Timestamp(7)), Some(Timestamp(7)), Some(Timestamp(7)))
+        );
+    }
+
+    #[test]
+    fn a_state_never_goes_back_and_each_has_its_time() {
+        let (live, _commands) = Live::new(job(JobState::Queued {}));
+        assert!(live.begin() && !live.begin());
+        assert!(live.become_state(JobState::Ending { cause: EndCause::Cancelled }, Some(Timestamp(5))));
+        assert!(!live.become_state(JobState::Running {}, None));
+        assert!(live.become_state(JobState::Lost { cause: "x".into() }, Some(Timestamp(7))));
+        assert!(!live.become_state(JobState::Abandoned { cause: "y".into() }, None));
+        let job = live.job();
+        assert_eq!((job.ending, job.ended, job.started), (Some(Timestamp(5)), Some(Timestamp(7)), None));
+        assert!(job.starting.is_some());
+    }
+}
