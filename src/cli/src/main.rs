@@ -48,7 +48,10 @@ fn main() -> ExitCode {
 /// 125: 2 could be the job's own.
 fn parse() -> Result<Options, ExitCode> {
     let mut command = Options::command();
-    if std::env::args_os().any(|word| word == "--no-color") {
+    let words: Vec<_> = std::env::args_os().collect();
+    if words.iter().any(|word| word == "--color=never")
+        || words.windows(2).any(|two| two == ["--color", "never"])
+    {
         command = command.color(clap::ColorChoice::Never);
     }
     command.try_get_matches().and_then(|matches| Options::from_arg_matches(&matches)).map_err(|error| {

@@ -42,7 +42,7 @@ fn page() -> String {
         &mut page,
         "ENVIRONMENT",
         &[
-            "NO_COLOR: if set and not empty, nothing is printed in colours.",
+            "NO_COLOR: if set and not empty, nothing is printed in colours unless --color=always asks for them.",
             "DBUS_SYSTEM_BUS_ADDRESS: the system bus's address.",
         ],
     );

@@ -1,13 +1,14 @@
 //! What is printed on standard output: JSON, tables, sentences.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use deputy_core::denial::Code;
 use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::options::GlobalOptions;
-use crate::table;
+use crate::options::{GlobalOptions, When};
+use crate::table::{self, Shade};
 use crate::value::Record;
 
 /// How to print.
@@ -21,9 +22,9 @@ impl Output {
     /// Printing as the command line and the terminal have it.
     pub fn new(global: GlobalOptions) -> Self {
         let terminal = io::stdout().is_terminal();
-        let no_color = global.no_color || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let style = table::Style { fit: terminal, color: terminal && !no_color };
-        Self { json: global.json, style }
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let color = !global.json && wants_color(global.color, terminal, no_color);
+        Self { json: global.json, style: table::Style { fit: terminal, color } }
     }
 
     /// Prints a sentence, or the record that says the same.
@@ -36,12 +37,13 @@ impl Output {
         if self.json {
             return self.json(&Value::Object(record.clone()));
         }
-        print(&table::of_record(record, order, self.style))
+        print(&table::of_record(record, order, self.style))?;
+        self.legend(&table::shades(record, None))
     }
 
     /// Begins a list of records, whose table has those of these columns that the records have.
     pub fn list<'a>(self, columns: &'a [&'a str]) -> List<'a> {
-        List { output: self, columns, printed: 0 }
+        List { output: self, columns, printed: 0, shades: BTreeSet::new() }
     }
 
     /// Prints a whole list.
@@ -51,9 +53,26 @@ impl Output {
         list.end()
     }
 
+    /// Says what the colours mean that were shown.
+    fn legend(self, shown: &BTreeSet<Shade>) -> Result<(), Failure> {
+        if !self.style.color || shown.is_empty() {
+            return Ok(());
+        }
+        print(&table::legend(shown))
+    }
+
     fn json(self, value: &Value) -> Result<(), Failure> {
         debug_assert!(self.json);
         print(&format!("{value}\n"))
+    }
+}
+
+/// Whether colours are wanted: asked for outright, or by a terminal where `NO_COLOR` does not say otherwise.
+fn wants_color(asked: When, terminal: bool, no_color: bool) -> bool {
+    match asked {
+        When::Always => true,
+        When::Never => false,
+        When::Auto => terminal && !no_color,
     }
 }
 
@@ -62,6 +81,7 @@ pub struct List<'a> {
     output: Output,
     columns: &'a [&'a str],
     printed: usize,
+    shades: BTreeSet<Shade>,
 }
 
 impl List<'_> {
@@ -80,6 +100,7 @@ impl List<'_> {
             return print(&text);
         }
         self.printed += records.len();
+        self.shades.extend(records.iter().flat_map(|record| table::shades(record, Some(self.columns))));
         print(&table::of_records(records, self.columns, self.output.style))
     }
 
@@ -89,7 +110,7 @@ impl List<'_> {
             (true, 0) => print("[]\n"),
             (true, _) => print("\n]\n"),
             (false, 0) => note("none"),
-            (false, _) => Ok(()),
+            (false, _) => self.output.legend(&self.shades),
         }
     }
 }
@@ -109,4 +130,24 @@ pub fn print(text: &str) -> Result<(), Failure> {
 /// Writes a remark that is not part of the result to standard error.
 pub fn note(text: &str) -> Result<(), Failure> {
     writeln!(io::stderr().lock(), "{text}").map_err(Failure::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_for_terminals_unless_somebody_says_otherwise() {
+        for (asked, terminal, no_color, expected) in [
+            (When::Auto, true, false, true),
+            (When::Auto, false, false, false),
+            (When::Auto, true, true, false),
+            (When::Always, false, true, true),
+            (When::Never, true, false, false),
+        ] {
+            assert_eq!(wants_color(asked, terminal, no_color), expected, "{asked:?} {terminal} {no_color}");
+        }
+        let global = GlobalOptions { json: true, color: When::Always, ..GlobalOptions::default() };
+        assert!(!Output::new(global).style.color, "JSON has no colours");
+    }
 }

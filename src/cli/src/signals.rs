@@ -6,27 +6,34 @@ use crate::failure::Failure;
 
 /// SIGHUP, SIGINT and SIGTERM, from when it is made on.
 pub struct Signals {
-    hangup: Signal,
-    interrupt: Signal,
-    terminate: Signal,
+    caught: Option<[Signal; 3]>,
 }
 
 impl Signals {
     /// Begins to catch them.
     pub fn new() -> Result<Self, Failure> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
+        let caught = [
+            signal(SignalKind::hangup())?,
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        ];
+        Ok(Self { caught: Some(caught) })
+    }
+
+    /// None of them: they do what they do to any program.
+    pub fn none() -> Self {
+        Self { caught: None }
     }
 
     /// Waits for the next one, and says its number.
     pub async fn next(&mut self) -> i32 {
+        let Some([hangup, interrupt, terminate]) = &mut self.caught else {
+            return std::future::pending().await;
+        };
         let kind = tokio::select! {
-            _ = self.hangup.recv() => SignalKind::hangup(),
-            _ = self.interrupt.recv() => SignalKind::interrupt(),
-            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = hangup.recv() => SignalKind::hangup(),
+            _ = interrupt.recv() => SignalKind::interrupt(),
+            _ = terminate.recv() => SignalKind::terminate(),
         };
         kind.as_raw_value()
     }

@@ -1,5 +1,7 @@
 //! Tables for people: cells are escaped, times are dates, and the width is the terminal's.
 
+use std::collections::BTreeSet;
+
 use comfy_table::presets::NOTHING;
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table};
 use serde_json::Value;
@@ -101,23 +103,74 @@ fn heading(text: &str, style: Style) -> Cell {
     if style.color { Cell::new(text).add_attribute(Attribute::Bold) } else { Cell::new(text) }
 }
 
+/// What a colour says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shade {
+    /// It can be used, or runs.
+    Good,
+    /// It waits, or is worth a look.
+    Waiting,
+    /// It cannot be used, or failed.
+    Bad,
+}
+
+impl Shade {
+    fn color(self) -> Color {
+        match self {
+            Shade::Good => Color::Green,
+            Shade::Waiting => Color::Yellow,
+            Shade::Bad => Color::Red,
+        }
+    }
+}
+
+/// How a field of a record is shown: accounts and jobs by their status, links and jobs by their state, findings by
+/// their severity, sessions by who acts in them.
+fn shade(name: &str, value: &Value) -> Option<Shade> {
+    // A job's exit status.
+    if let ("status" | "exit_code", Some(number)) = (name, value.as_i64()) {
+        return (number != 0).then_some(Shade::Bad);
+    }
+    match (name, value.as_str()?) {
+        ("severity", "error")
+        | ("state", "stale" | "lost" | "abandoned" | "revoked" | "expired")
+        | ("status", "rejected" | "deactivated")
+        | ("result" | "state", "refused") => Some(Shade::Bad),
+        ("severity", "warning")
+        | ("state", "waiting" | "queued")
+        | ("status", "pending")
+        | ("how", "act-for") => Some(Shade::Waiting),
+        ("state", "active" | "running")
+        | ("status", "active")
+        | ("how", "os" | "password" | "vouched")
+        | ("result", "added" | "to be added") => Some(Shade::Good),
+        _ => None,
+    }
+}
+
+/// The colours in which a record is shown; of these columns only, where some are named.
+pub fn shades(record: &Record, columns: Option<&[&str]>) -> BTreeSet<Shade> {
+    let shown = record.iter().filter(|(name, _)| columns.is_none_or(|all| all.contains(&name.as_str())));
+    shown.filter_map(|(name, value)| shade(name, value)).collect()
+}
+
+/// A line that says what these colours mean.
+pub fn legend(shown: &BTreeSet<Shade>) -> String {
+    let words = shown.iter().map(|shade| {
+        let (number, name, meaning) = match shade {
+            Shade::Good => (10, "green", "in use"),
+            Shade::Waiting => (11, "yellow", "waits, or is worth a look"),
+            Shade::Bad => (9, "red", "out of use, or failed"),
+        };
+        format!("\x1b[38;5;{number}m{name}\x1b[39m {meaning}")
+    });
+    format!("\n{}\n", words.collect::<Vec<_>>().join("; "))
+}
+
 fn colored(name: &str, value: &Value, style: Style) -> Cell {
     let text = cell(name, value);
-    let color = match (name, text.as_str()) {
-        ("severity", "error")
-        | ("state", "stale" | "lost" | "revoked" | "expired")
-        | ("status", "rejected" | "deactivated")
-        | ("result", "refused") => Some(Color::Red),
-        ("severity", "warning") | ("state", "waiting" | "queued") | ("status", "pending") => {
-            Some(Color::Yellow)
-        }
-        ("state", "active" | "running") | ("status", "active") | ("result", "added" | "to be added") => {
-            Some(Color::Green)
-        }
-        _ => None,
-    };
-    match color {
-        Some(color) if style.color => Cell::new(text).fg(color),
+    match shade(name, value) {
+        Some(shade) if style.color => Cell::new(text).fg(shade.color()),
         _ => Cell::new(text),
     }
 }
@@ -164,5 +217,42 @@ mod tests {
         let text = of_record(&records()[0], &["state"], Style::default());
         assert!(text.starts_with("state"), "{text}");
         assert_eq!(text.lines().count(), 3);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_red_and_the_legend_names_what_was_shown() {
+        for (name, value, expected) in [
+            ("status", json!("active"), Some(Shade::Good)),
+            ("status", json!("pending"), Some(Shade::Waiting)),
+            ("status", json!("deactivated"), Some(Shade::Bad)),
+            ("status", json!(0), None),
+            ("status", json!(143), Some(Shade::Bad)),
+            ("state", json!("running"), Some(Shade::Good)),
+            ("state", json!("done"), None),
+            ("state", json!("revoked"), Some(Shade::Bad)),
+            ("how", json!("act-for"), Some(Shade::Waiting)),
+            ("severity", json!("error"), Some(Shade::Bad)),
+            // A name is not a status, whatever it says.
+            ("account", json!("active"), None),
+            ("message", json!("error"), None),
+        ] {
+            assert_eq!(shade(name, &value), expected, "{name} {value}");
+        }
+        let color = Style { color: true, ..Style::default() };
+        let table = of_records(&records(), &["account", "state"], color);
+        assert!(
+            table.contains("\x1b[38;5;10m active") && table.contains("\x1b[38;5;11m waiting"),
+            "{table:?}"
+        );
+        let mut shown: BTreeSet<Shade> = BTreeSet::new();
+        for record in records() {
+            shown.extend(shades(&record, Some(&["account", "state"])));
+            assert!(shades(&record, Some(&["account"])).is_empty());
+        }
+        let legend = legend(&shown);
+        assert!(
+            legend.contains("mgreen") && legend.contains("myellow") && !legend.contains("red"),
+            "{legend:?}"
+        );
     }
 }

@@ -75,9 +75,9 @@ fn the_jobs_descriptors_are_the_callers_own() {
     assert!(std::fs::read(folder.path().join("out")).unwrap() == content);
     assert_eq!(std::fs::read_to_string(folder.path().join("err")).unwrap(), "to standard error\n");
     assert_eq!(bus.jobs.terminals(), [false; 3]);
-    // One call that runs and one that watches: nothing else is in the way of a launch.
+    // One call that runs, and brings what is watched: nothing else is in the way of a launch.
     let calls: Vec<_> = bus.calls.lock().unwrap().iter().map(|(method, _)| method.clone()).collect();
-    assert_eq!(calls, ["Jobs.Run", "Job.Watch"]);
+    assert_eq!(calls, ["Jobs.Run"]);
 }
 
 #[test]
@@ -130,6 +130,90 @@ fn what_was_asked_for_arrives() {
 }
 
 #[test]
+fn every_option_becomes_one_of_the_call() {
+    let bus = Bus::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (script, variables) = (folder.path().join("job.sh"), folder.path().join("env"));
+    std::fs::write(&script, "#!/bin/sh\n").unwrap();
+    std::fs::write(&variables, "TOKEN=s3cret\n").unwrap();
+    let line = format!(
+        "run --app portal --account alice --detach --name nightly --umask 027 --group lab1 --memory 1G --cpus 1.5 --gpus 2 \
+         --pids 9 --files 64 --core 0 --time-limit 2h --grace 5 --nice 10 --stdin in --stdout out --append --merge \
+         --script {} --env-file {} -- a b",
+        script.display(),
+        variables.display()
+    );
+    let (status, out, err) = bus.run(&line.split_whitespace().collect::<Vec<_>>());
+    assert_eq!((status, out.as_str(), err.as_str()), (0, "abcdefghijklmnop\n", ""));
+    let options = bus.jobs.options();
+    for (name, value) in [
+        ("name", "nightly"),
+        ("umask", "027"),
+        ("os_group", "lab1"),
+        ("memory", "1073741824"),
+        ("cpus", "1.5"),
+        ("gpus", "2"),
+        ("pids", "9"),
+        ("files", "64"),
+        ("core", "0"),
+        ("time_limit_seconds", "7200"),
+        ("grace_seconds", "5"),
+        ("nice", "10"),
+        ("stderr", "stdout"),
+        ("stdout_append", "true"),
+    ] {
+        assert!(options[name].contains(value), "{name}: {options:?}");
+    }
+    for name in ["stdin", "stdout", "script", "environment_fd"] {
+        assert!(options.contains_key(name), "{name}: {options:?}");
+    }
+    assert!(!options.contains_key("watch") && !options.contains_key("stderr_append"), "{options:?}");
+    assert_eq!(bus.jobs.secret(), b"TOKEN=s3cret\0");
+    assert!(!format!("{options:?}").contains("s3cret"));
+    let (_, out, _) =
+        bus.run(&["--json", "run", "--app", "portal", "--account", "alice", "-d", "--capture", "exit", "0"]);
+    assert!(out.contains("\"id\":\"abcdefghijklmnop\""), "{out}");
+    assert!(bus.jobs.options()["stderr"].contains("capture"));
+}
+
+#[test]
+fn what_no_job_can_have_is_refused_before_anything_is_asked() {
+    let bus = Bus::new();
+    for wrong in [
+        &["--memory", "1.5G"][..],
+        &["--cpus", "0"],
+        &["--pids", "0"],
+        &["--time-limit", "0"],
+        &["--grace", "3601"],
+        &["--nice", "20"],
+        &["--nice", "-1"],
+        &["--gpus", "65536"],
+        &["--name", "a/b"],
+        &["--capture", "--stdout", "x"],
+        &["--merge", "--stderr", "x"],
+        &["--script", "/nonexistent/script"],
+        &["--env-file", "/nonexistent/file"],
+    ] {
+        let line = [&["run", "--app", "portal", "--account", "alice"], wrong, &["--", "exit", "0"]].concat();
+        let (status, out, err) = bus.run(&line);
+        assert_eq!((status, out.as_str()), (125, ""), "{wrong:?}: {err}");
+    }
+    assert_eq!(bus.run(&["run", "--app", "portal", "--account", "alice"]).0, 125);
+    assert!(bus.calls.lock().unwrap().is_empty());
+}
+
+#[test]
+fn output_is_followed_across_a_restart_of_the_daemon_and_nothing_comes_twice() {
+    let bus = Bus::new();
+    let gap = "\n[deputy: 90 bytes left out]\n";
+    let (status, out, err) = bus.run(&["job", "logs", "abcdefghijklmnop"]);
+    assert_eq!((status, out, err), (0, format!("one\n{gap}two\n"), String::new()));
+    let bus = Bus::new();
+    let (status, out, err) = bus.run(&["job", "logs", "-f", "abcdefghijklmnop"]);
+    assert_eq!((status, out, err), (0, format!("one\n{gap}two\nthree\n"), String::new()));
+}
+
+#[test]
 fn a_job_is_followed_across_a_restart_of_the_daemon() {
     let bus = Bus::new();
     assert_eq!(run(&bus, &["restarted"]), (5, String::new(), String::new()));
@@ -138,8 +222,8 @@ fn a_job_is_followed_across_a_restart_of_the_daemon() {
 fn started(bus: &Bus, words: &[&str]) -> Child {
     let child = bus.deputyctl(&[&RUN[..], words].concat()).stderr(Stdio::piped()).spawn().unwrap();
     let begun = Instant::now();
-    while !bus.calls.lock().unwrap().iter().any(|(method, _)| method == "Job.Watch") {
-        assert!(begun.elapsed() < Duration::from_secs(10));
+    while !bus.calls.lock().unwrap().iter().any(|(method, _)| method == "Jobs.Run") {
+        assert!(begun.elapsed() < Duration::from_secs(60));
         std::thread::sleep(Duration::from_millis(10));
     }
     child

@@ -29,10 +29,8 @@ const ACCOUNT: [&str; 10] = [
 
 /// The options of a call about an application, and who acts.
 pub fn options<'a>(application: &'a str, by: &'a ByOption) -> CallOptions<'a> {
-    let mut options = CallOptions::from([("application", application.into())]);
-    if let Some(by) = &by.by {
-        options.insert("by", by.as_str().into());
-    }
+    let mut options = by.options();
+    options.insert("application", application.into());
     options
 }
 

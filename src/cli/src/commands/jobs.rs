@@ -5,16 +5,16 @@ use std::process::ExitCode;
 use deputy_core::names::AccountName;
 use zbus::Variant;
 
-use super::{Context, block_on, list, pages, record_of};
-use crate::bus::{Bus, CallOptions, JOB_PREFIX};
+use super::{Context, block_on, list, logs, pages, record_of, run};
+use crate::bus::{Bus, JOB_PREFIX};
 use crate::failure::Failure;
-use crate::options::{JobCommand, SessionCommand};
+use crate::options::{JobCommand, SessionCommand, signal_name};
 use crate::value::{self, Dictionary};
 
 /// The columns of the list; what only one job's record shows comes after them there.
-const JOB: [&str; 9] =
-    ["id", "application", "account", "os_user", "kind", "state", "status", "queued", "argv"];
-const JOB_RECORD: [&str; 22] = [
+const JOB: [&str; 10] =
+    ["id", "application", "account", "os_user", "kind", "name", "state", "status", "queued", "argv"];
+const JOB_RECORD: [&str; 32] = [
     "id",
     "path",
     "application",
@@ -23,6 +23,7 @@ const JOB_RECORD: [&str; 22] = [
     "uid",
     "gid",
     "kind",
+    "name",
     "argv",
     "state",
     "status",
@@ -33,10 +34,19 @@ const JOB_RECORD: [&str; 22] = [
     "errno",
     "cause",
     "queued",
+    "starting",
     "started",
+    "ending",
     "ended",
     "wall_us",
+    "user_us",
+    "system_us",
     "max_rss_kib",
+    "read_bytes",
+    "written_bytes",
+    "limits_by",
+    "stdout_bytes",
+    "stderr_bytes",
 ];
 const SESSION: [&str; 13] = [
     "path",
@@ -72,9 +82,9 @@ pub fn job(context: &Context, command: JobCommand) -> Result<ExitCode, Failure> 
             context.output.record(&value::record(&found), &JOB_RECORD)?;
             Ok(ExitCode::SUCCESS)
         }),
-        JobCommand::Cancel { job, grace } => block_on(async {
+        JobCommand::Cancel { job, grace, by } => block_on(async {
             let path = format!("{JOB_PREFIX}{job}");
-            let mut options = CallOptions::new();
+            let mut options = by.options();
             if let Some(seconds) = grace {
                 options.insert("grace_ms", (seconds * 1000).into());
             }
@@ -82,6 +92,20 @@ pub fn job(context: &Context, command: JobCommand) -> Result<ExitCode, Failure> 
             context
                 .output
                 .done(&format!("job {job} is being cancelled"), &record_of([("id", job.as_str())]))?;
+            Ok(ExitCode::SUCCESS)
+        }),
+        JobCommand::Logs { job, follow, stderr, offset, by } => {
+            logs::logs(&job, if stderr { "stderr" } else { "stdout" }, follow, offset, &by)
+        }
+        JobCommand::Wait { job } => run::wait(&job),
+        JobCommand::Signal { job, signal, by } => block_on(async {
+            let path = format!("{JOB_PREFIX}{job}");
+            let call = (signal, by.options());
+            let () = Bus::connect().await?.call_at(&path, "Job", "Signal", &call).await?;
+            context.output.done(
+                &format!("job {job} was sent {}", signal_name(signal)),
+                &record_of([("id", job.as_str())]),
+            )?;
             Ok(ExitCode::SUCCESS)
         }),
     }

@@ -10,7 +10,7 @@ use deputy_core::message::{Asking, ConsentRequest, LauncherReply, LauncherReques
 use deputy_core::names::{AccountName, ApplicationName, OsUserName};
 use serde_json::Value;
 
-use super::{Context, block_on};
+use super::{Context, accounts, block_on};
 use crate::bus::{Bus, CallOptions};
 use crate::failure::Failure;
 use crate::launcher::{self, is_root, unexpected};
@@ -49,7 +49,7 @@ pub fn import(context: &Context, options: &ImportOptions) -> Result<ExitCode, Fa
         let bus = Bus::connect().await?;
         let mut results = Vec::new();
         for part in rows.chunks(PART) {
-            let checked = ask(&bus, &options.application, part, true).await?;
+            let checked = ask(&bus, options, part, true).await?;
             if options.dry_run {
                 results.extend(checked);
                 continue;
@@ -62,7 +62,7 @@ pub fn import(context: &Context, options: &ImportOptions) -> Result<ExitCode, Fa
             if is_root() {
                 possible.iter().try_for_each(|row| grant(&options.application, row))?;
             }
-            results.extend(ask(&bus, &options.application, &possible, false).await?);
+            results.extend(ask(&bus, options, &possible, false).await?);
         }
         Ok(results)
     })?;
@@ -74,12 +74,7 @@ fn is_refused(result: &Record) -> bool {
     result.get("state").and_then(Value::as_str) == Some("refused")
 }
 
-async fn ask(
-    bus: &Bus,
-    application: &ApplicationName,
-    rows: &[Row],
-    dry_run: bool,
-) -> Result<Vec<Record>, Failure> {
+async fn ask(bus: &Bus, asked: &ImportOptions, rows: &[Row], dry_run: bool) -> Result<Vec<Record>, Failure> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
@@ -92,8 +87,8 @@ async fn ask(
             ])
         })
         .collect();
-    let options =
-        CallOptions::from([("application", application.as_str().into()), ("dry_run", dry_run.into())]);
+    let mut options = accounts::options(asked.application.as_str(), &asked.by);
+    options.insert("dry_run", dry_run.into());
     let results: Vec<Dictionary> = bus.call("Links", "Import", &(rows, options)).await?;
     Ok(value::records(&results))
 }

@@ -3,14 +3,19 @@
 mod accounts;
 mod completion;
 mod consent;
+mod files;
 mod groups;
 mod import;
 mod install;
 mod jobs;
 mod link_import;
 mod links;
+mod logs;
+mod metrics;
 mod passwords;
+mod pool;
 mod projects;
+mod queue;
 mod records;
 mod run;
 mod store;
@@ -59,8 +64,13 @@ pub fn execute(options: Options) -> Result<ExitCode, Failure> {
         Command::Login(options) => links::login(&context, options),
         Command::Session(command) => jobs::session(&context, command),
         Command::Consent(command) => consent::consent(&context, command),
-        Command::Run(options) => run::run(options),
+        Command::Pool(command) => pool::pool(&context, command),
+        Command::Run(options) => run::run(&context, &options),
         Command::Job(command) => jobs::job(&context, command),
+        Command::Queue(options) => queue::queue(&context, options),
+        Command::File(command) => files::file(&context, command),
+        Command::Quota(options) => files::quota(&context, options.subject),
+        Command::Metrics(options) => metrics::metrics(&context, &options),
         Command::Store(command) => store::store(&context, command),
         Command::Completion { shell } => completion::completion(shell),
     }

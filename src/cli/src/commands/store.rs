@@ -5,6 +5,8 @@
 //! itself again; that second process first leaves the session, then becomes `deputy`, and has pipes where the first
 //! has a terminal.
 
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -13,6 +15,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread;
 
 use deputy_core::Code;
+use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, PidfdFlags, Signal, getuid, pidfd_open, pidfd_send_signal, setsid};
 
 use super::{Context, block_on};
@@ -32,38 +35,80 @@ const FOLDERS: [&str; 2] = ["/usr/libexec/deputy", "/usr/lib/deputy"];
 /// Set for the second process. Who sets it for the first gets no more by it: the session is left in any case.
 const SECOND: &str = "DEPUTYCTL_SECOND";
 
+/// The option of `deputyctl` and of the program.
+const WITH_PASSWORDS: &str = "--with-passwords";
+
 /// `store`.
 pub fn store(context: &Context, command: StoreCommand) -> Result<ExitCode, Failure> {
     let verb = match command {
         StoreCommand::Verify => "verify",
         StoreCommand::Rebuild => "rebuild",
-        StoreCommand::Export => "export",
+        StoreCommand::Export { .. } => "export",
         StoreCommand::Import => "import",
     };
-    if is_root() && std::env::var_os(SECOND).is_some() {
-        return Err(detached(verb, context.json));
+    let second = is_root() && std::env::var_os(SECOND).is_some();
+    if let StoreCommand::Export { with_passwords: Some(path) } = &command {
+        // The second process has the file for its standard output.
+        return if second {
+            Err(detached(&[verb, WITH_PASSWORDS], context.json))
+        } else {
+            with_passwords(context, path)
+        };
+    }
+    if second {
+        return Err(detached(&[verb], context.json));
     }
     if matches!(command, StoreCommand::Import) {
         confirm(context.yes, "Import records into the empty store?")?;
     }
     if is_root() {
-        return supervise(verb, context.json);
+        return supervise(&[verb], unless_terminal(io::stdout()), context.json);
     }
     if getuid().as_raw() == user()?.uid.as_raw() {
         let program = program()?;
-        return Err(exec_failed(&program, &order(&program, verb, context.json).exec()));
+        return Err(exec_failed(&program, &order(&program, &[verb], context.json).exec()));
     }
     Err(needs_root("work on Deputy's own records"))
 }
 
+/// `store export --with-passwords`: into a new file of root's alone, which is not left behind unfinished.
+fn with_passwords(context: &Context, path: &Path) -> Result<ExitCode, Failure> {
+    if !is_root() {
+        return Err(needs_root("export the hashes of passwords"));
+    }
+    let question = format!(
+        "Write the hashes of all accounts' own passwords into {}? Who reads them can try passwords at leisure.",
+        path.display()
+    );
+    confirm(context.yes, &question)?;
+    let failed = |error: io::Error| {
+        let failure = Failure::new(Code::InvalidArgument, format!("{}: {error}", path.display()));
+        failure.remedy("name a file that is not there yet, in a folder of root's")
+    };
+    let private = Mode::RUSR | Mode::WUSR;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = File::from(open(path, flags, private).map_err(|errno| failed(errno.into()))?);
+    let arguments = ["export".as_ref(), WITH_PASSWORDS.as_ref(), path.as_os_str()];
+    let ended = file
+        .try_clone()
+        .map_err(Failure::from)
+        .and_then(|output| supervise(&arguments, output.into(), context.json))
+        .and_then(|code| file.sync_all().map(|()| code).map_err(failed));
+    if !matches!(ended, Ok(code) if code == ExitCode::SUCCESS) {
+        // It is what was made above, or somebody with root's rights put something else there.
+        let _ = std::fs::remove_file(path);
+    }
+    ended
+}
+
 /// The second process: out of the session, then `deputy`, then the program. Returns only if one of them failed.
-fn detached(verb: &str, json: bool) -> Failure {
+fn detached(words: &[&str], json: bool) -> Failure {
     let become_deputy = || -> Result<Failure, Failure> {
         let (user, program) = (user()?, program()?);
         setsid().map_err(|error| Failure::from(io::Error::from(error)))?;
         // As root, with a uid and no groups named, the standard library empties the supplementary groups, between
         // setting the gid and the uid.
-        let mut command = order(&program, verb, json);
+        let mut command = order(&program, words, json);
         command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
         Ok(exec_failed(&program, &command.exec()))
     };
@@ -71,13 +116,10 @@ fn detached(verb: &str, json: bool) -> Failure {
 }
 
 /// The first process: starts the second, copies between it and the terminal, hands signals on, and waits.
-fn supervise(verb: &str, json: bool) -> Result<ExitCode, Failure> {
-    let mut command = order(Path::new("/proc/self/exe"), "store", json);
-    command.arg(verb).env(SECOND, "1");
-    command
-        .stdin(unless_terminal(io::stdin()))
-        .stdout(unless_terminal(io::stdout()))
-        .stderr(unless_terminal(io::stderr()));
+fn supervise(words: &[impl AsRef<OsStr>], output: Stdio, json: bool) -> Result<ExitCode, Failure> {
+    let mut command = order(Path::new("/proc/self/exe"), &["store"], json);
+    command.args(words).env(SECOND, "1");
+    command.stdin(unless_terminal(io::stdin())).stdout(output).stderr(unless_terminal(io::stderr()));
     block_on(async {
         // From before the start on, so that no signal is missed.
         let mut signals = Signals::new()?;
@@ -107,9 +149,9 @@ fn supervise(verb: &str, json: bool) -> Result<ExitCode, Failure> {
 }
 
 /// A command without anything of the caller's environment.
-fn order(program: &Path, word: &str, json: bool) -> Command {
+fn order(program: &Path, words: &[&str], json: bool) -> Command {
     let mut command = Command::new(program);
-    command.env_clear().current_dir("/").arg(word);
+    command.env_clear().current_dir("/").args(words);
     if json {
         command.arg("--json");
     }

@@ -6,12 +6,21 @@ use clap::{Args, Subcommand, ValueEnum};
 use deputy_core::account::Status;
 use deputy_core::names::{AccountName, ApplicationName, GroupName};
 
+use crate::bus::CallOptions;
+
 /// On whose behalf an application calls.
 #[derive(Debug, Args)]
 pub struct ByOption {
     /// Who acts: the path of a live session, or an account where the application's word is enough
     #[arg(long, value_name = "WHO")]
     pub by: Option<String>,
+}
+
+impl ByOption {
+    /// The options of a call that has no others yet.
+    pub fn options(&self) -> CallOptions<'_> {
+        self.by.iter().map(|by| ("by", by.as_str().into())).collect()
+    }
 }
 
 /// One account.

@@ -1,55 +1,12 @@
 //! Running commands, jobs, logins and sessions.
 
-use std::ffi::OsString;
-
-use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, Subcommand, ValueEnum};
 use deputy_core::ids::JobId;
-use deputy_core::names::{AccountName, ApplicationName, KindName};
-use deputy_core::project::ProjectKey;
+use deputy_core::names::{AccountName, ApplicationName};
 use zbus::OwnedObjectPath;
 
 use super::accounts::ByOption;
 use crate::bus;
-
-/// One run of a command.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  deputyctl run --app portal --account alice -- id\n  deputyctl run --app portal --account \
-                  alice --cwd /data/lab1 --env LANG=C -- sort in.txt > out.txt",
-    after_long_help = "Examples:\n  deputyctl run --app portal --account alice -- id\n  deputyctl run --app portal \
-                       --account alice --cwd /data/lab1 --env LANG=C -- sort in.txt > out.txt\n\n\
-                       Standard input, output and error are handed to the job as they are; a terminal is not: its bytes \
-                       are copied, so that a job never holds it.\n\nThe first SIGINT, SIGTERM or SIGHUP cancels the job; \
-                       a second one ends deputyctl.\n\nExit status: the job's own; 128+N if signal N ended it; 125 if \
-                       Deputy refused or failed; 126 if the command cannot be executed; 127 if it is not there."
-)]
-pub struct RunOptions {
-    /// The application
-    #[arg(long = "app", value_name = "APP")]
-    pub application: ApplicationName,
-    /// The account
-    #[arg(long, value_name = "NAME")]
-    pub account: AccountName,
-    /// The account's session, as 'deputyctl login' printed it; not needed where the application vouches
-    #[arg(long, value_name = "PATH", value_parser = parse_session)]
-    pub session: Option<OwnedObjectPath>,
-    /// The kind of job, on which policy decides
-    #[arg(long, value_name = "K")]
-    pub kind: Option<KindName>,
-    /// The project that it belongs to: it runs as the OS account that was pinned there
-    #[arg(long, value_name = "OWNER/NAME")]
-    pub project: Option<ProjectKey>,
-    /// The working directory; without it, the home directory
-    #[arg(long, value_name = "DIR")]
-    pub cwd: Option<OsString>,
-    /// A variable of the job's environment; may be given several times
-    #[arg(long = "env", value_name = "K=V", value_parser = OsStringValueParser::new().try_map(check_variable))]
-    pub environment: Vec<OsString>,
-    /// The program (an absolute path, or a plain name that is looked up as the OS account) and its arguments
-    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
-    pub command: Vec<OsString>,
-}
 
 /// What to do with jobs.
 #[derive(Debug, Subcommand)]
@@ -63,7 +20,7 @@ pub enum JobCommand {
         /// Only those of this account
         #[arg(long, value_name = "NAME")]
         account: Option<AccountName>,
-        /// Only those in this state: queued, running, done, lost, abandoned
+        /// Only those in this state: queued, starting, running, ending, done, lost, abandoned
         #[arg(long)]
         state: Option<String>,
     },
@@ -83,6 +40,53 @@ pub enum JobCommand {
         /// Seconds between the two signals (10 if not given)
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=3600))]
         grace: Option<u32>,
+        /// Who acts
+        #[command(flatten)]
+        by: ByOption,
+    },
+    /// Print what a job wrote to a captured stream
+    #[command(
+        after_help = "Examples:\n  deputyctl job logs abcdefghijklmnop\n  deputyctl job logs -f --stderr abcdefghijklmnop",
+        after_long_help = "Examples:\n  deputyctl job logs abcdefghijklmnop\n  deputyctl job logs -f --stderr \
+                           abcdefghijklmnop\n\nOf what is longer than policy lets Deputy keep there are the beginning and \
+                           the latest; a line '[deputy: N bytes left out]' stands for the rest."
+    )]
+    Logs {
+        /// The job's id, or its D-Bus path
+        #[arg(value_name = "ID", value_parser = parse_job)]
+        job: JobId,
+        /// Go on until the job has ended
+        #[arg(short, long)]
+        follow: bool,
+        /// What it wrote to standard error, instead of standard output
+        #[arg(long)]
+        stderr: bool,
+        /// Begin at this byte
+        #[arg(long, value_name = "BYTE", default_value_t = 0)]
+        offset: u64,
+        /// Who acts
+        #[command(flatten)]
+        by: ByOption,
+    },
+    /// Wait until a job has ended; the exit status is the job's own
+    #[command(after_help = "Example:\n  deputyctl job wait abcdefghijklmnop")]
+    Wait {
+        /// The job's id, or its D-Bus path
+        #[arg(value_name = "ID", value_parser = parse_job)]
+        job: JobId,
+    },
+    /// Send a signal to a job's first process
+    #[command(after_help = "Example:\n  deputyctl job signal abcdefghijklmnop USR1")]
+    Signal {
+        /// The job's id, or its D-Bus path
+        #[arg(value_name = "ID", value_parser = parse_job)]
+        job: JobId,
+        /// The signal, by its name or number
+        #[arg(value_name = "SIGNAL", value_parser = parse_signal)]
+        signal: i32,
+        /// Who acts
+        #[command(flatten)]
+        by: ByOption,
     },
 }
 
@@ -155,19 +159,35 @@ pub enum SessionCommand {
     },
 }
 
-fn check_variable(variable: OsString) -> Result<OsString, &'static str> {
-    match variable.as_encoded_bytes().iter().position(|&byte| byte == b'=') {
-        Some(1..) => Ok(variable),
-        _ => Err("a variable is given as NAME=VALUE"),
-    }
-}
-
-fn parse_session(text: &str) -> Result<OwnedObjectPath, &'static str> {
+pub(super) fn parse_session(text: &str) -> Result<OwnedObjectPath, &'static str> {
     const WHAT: &str = "a session is named by the path that 'deputyctl login' printed";
     if !text.starts_with(bus::SESSION_PREFIX) {
         return Err(WHAT);
     }
     OwnedObjectPath::try_from(text).map_err(|_| WHAT)
+}
+
+/// The signals of Linux by name, from 1 on.
+const SIGNALS: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+    "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+    "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+];
+
+/// The number of a signal by its name, with or without SIG, or as a number.
+fn parse_signal(text: &str) -> Result<i32, &'static str> {
+    let name = text.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let named = (1..).zip(SIGNALS).find(|(_, known)| *known == name).map(|(number, _)| number);
+    named
+        .or_else(|| text.parse().ok().filter(|number| (1..=64).contains(number)))
+        .ok_or("a signal is a number from 1 to 64, or a name such as TERM, USR1 or STOP")
+}
+
+/// A signal as people know it.
+pub fn signal_name(number: i32) -> String {
+    let known = usize::try_from(number - 1).ok().and_then(|at| SIGNALS.get(at));
+    known.map_or_else(|| format!("signal {number}"), |name| format!("SIG{name}"))
 }
 
 fn parse_job(text: &str) -> Result<JobId, deputy_core::ids::TokenError> {
@@ -200,10 +220,13 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_needs_a_name() {
-        assert!(check_variable("A=b=c".into()).is_ok());
-        assert!(check_variable("A=".into()).is_ok());
-        assert!(check_variable("=b".into()).is_err());
-        assert!(check_variable("A".into()).is_err());
+    fn a_signal_has_a_name_or_a_number() {
+        for (text, number) in [("term", 15), ("SIGUSR1", 10), ("9", 9), ("64", 64), ("SYS", 31), ("hup", 1)] {
+            assert_eq!(parse_signal(text), Ok(number), "{text}");
+        }
+        assert_eq!((signal_name(17), signal_name(40)), ("SIGCHLD".into(), "signal 40".into()));
+        for text in ["0", "65", "-1", "", "SIG", "NOSUCH"] {
+            assert!(parse_signal(text).is_err(), "{text}");
+        }
     }
 }

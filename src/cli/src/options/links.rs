@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use deputy_core::names::{AccountName, ApplicationName, OsUserName};
 
+use super::accounts::ByOption;
+
 /// An account and the OS account it is, or is to be, linked to.
 #[derive(Debug, Args)]
 pub struct LinkTarget {
@@ -24,7 +26,8 @@ pub struct LinkTarget {
 pub enum LinkCommand {
     /// Check whether an account can be linked to an OS account, or all links; exit status 1 if there are errors
     #[command(
-        after_help = "Examples:\n  deputyctl link check portal alice ann\n  deputyctl link check portal --all"
+        after_help = "Examples:\n  deputyctl link check portal alice ann\n  deputyctl link check portal --all\n  \
+                      deputyctl link check --all-applications"
     )]
     Check(CheckOptions),
     /// Link an account to an OS account, whose owner answers for it here and now
@@ -81,6 +84,9 @@ pub enum LinkCommand {
         /// End what runs under it too
         #[arg(long)]
         end_jobs: bool,
+        /// Who acts
+        #[command(flatten)]
+        by: ByOption,
     },
 }
 
@@ -88,17 +94,23 @@ pub enum LinkCommand {
 #[derive(Debug, Args)]
 pub struct CheckOptions {
     /// The application
-    #[arg(value_name = "APP")]
-    pub application: ApplicationName,
+    #[arg(value_name = "APP", required_unless_present = "all_applications")]
+    pub application: Option<ApplicationName>,
     /// The account
-    #[arg(value_name = "NAME", required_unless_present = "all")]
+    #[arg(value_name = "NAME", required_unless_present_any = ["all", "all_applications"])]
     pub account: Option<AccountName>,
     /// The OS account
-    #[arg(value_name = "OS_USER", required_unless_present = "all")]
+    #[arg(value_name = "OS_USER", required_unless_present_any = ["all", "all_applications"])]
     pub os_user: Option<OsUserName>,
     /// Check every link of the application
     #[arg(long, conflicts_with_all = ["account", "os_user"])]
     pub all: bool,
+    /// Check every link of every application that the caller sees
+    #[arg(long, conflicts_with_all = ["application", "account", "os_user", "all", "by"])]
+    pub all_applications: bool,
+    /// Who acts
+    #[command(flatten)]
+    pub by: ByOption,
 }
 
 /// A link that is asked for.
@@ -113,6 +125,9 @@ pub struct RequestOptions {
     /// Replace a link to another OS account; projects keep the one that they pinned
     #[arg(long)]
     pub relink: bool,
+    /// Who acts
+    #[command(flatten)]
+    pub by: ByOption,
 }
 
 /// Many links.
@@ -130,4 +145,7 @@ pub struct ImportOptions {
     /// Only say what would come of it
     #[arg(long)]
     pub dry_run: bool,
+    /// Who acts
+    #[command(flatten)]
+    pub by: ByOption,
 }

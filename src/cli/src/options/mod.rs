@@ -2,10 +2,15 @@
 
 mod accounts;
 mod consent;
+mod files;
 mod jobs;
 mod links;
+mod metrics;
+mod pool;
 mod projects;
+mod queue;
 mod records;
+mod run;
 mod store;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -15,12 +20,17 @@ pub use accounts::{
     RoleCommand, SetupOptions, Sort,
 };
 pub use consent::{ConsentCommand, GiveOptions, GrantOptions, RevokeOptions};
-pub use jobs::{JobCommand, LoginMethod, LoginOptions, RunOptions, SessionCommand};
+pub use files::{FileCommand, FileSubject, QuotaOptions};
+pub use jobs::{JobCommand, LoginMethod, LoginOptions, SessionCommand, signal_name};
 pub use links::{CheckOptions, ImportOptions, LinkCommand, LinkTarget, RequestOptions};
+pub use metrics::MetricsOptions;
+pub use pool::{PoolCommand, PoolFormat, PoolTarget};
 pub use projects::{
     CreateProjectOptions, ExplainOptions, ProjectCommand, ProjectDefaultsOptions, ProjectTarget,
 };
+pub use queue::QueueOptions;
 pub use records::{ApplicationCommand, InstallOptions};
+pub use run::RunOptions;
 pub use store::StoreCommand;
 
 /// What `--help` says after the commands, and the manual page under the same heading.
@@ -57,20 +67,31 @@ pub struct Options {
 
 /// What holds for every command.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct GlobalOptions {
     /// Print JSON instead of tables and sentences
     #[arg(long, global = true, display_order = 900)]
     pub json: bool,
-    /// Print without colours (as does the variable `NO_COLOR`)
-    #[arg(long, global = true, display_order = 901)]
-    pub no_color: bool,
+    /// Whether to print in colours; by itself on a terminal only, and not where the variable `NO_COLOR` is set
+    #[arg(long, global = true, display_order = 901, value_enum, value_name = "WHEN", default_value_t = When::Auto)]
+    pub color: When,
     /// Say also by which rule something was refused
     #[arg(long, global = true, display_order = 902)]
     pub verbose: bool,
     /// Answer yes where a terminal would be asked for confirmation
     #[arg(long, global = true, display_order = 903)]
     pub yes: bool,
+}
+
+/// Whether to do something that a terminal shows and a file does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum When {
+    /// On a terminal
+    #[default]
+    Auto,
+    /// Always, but with --json
+    Always,
+    /// Never
+    Never,
 }
 
 /// What to do.
@@ -104,11 +125,23 @@ pub enum Command {
     /// What the owners of OS accounts, and root, have consented to
     #[command(subcommand)]
     Consent(ConsentCommand),
+    /// OS accounts that are leased to accounts whose people have none
+    #[command(subcommand)]
+    Pool(PoolCommand),
     /// Run a command as the account's own OS account
-    Run(RunOptions),
+    Run(Box<RunOptions>),
     /// Jobs: runs of commands
     #[command(subcommand)]
     Job(JobCommand),
+    /// Show what the machine has for jobs, who uses it, and who waits why
+    Queue(QueueOptions),
+    /// Files, as the account's own OS account
+    #[command(subcommand)]
+    File(FileCommand),
+    /// Show the quotas of the folders that the application may use
+    Quota(QuotaOptions),
+    /// Print figures for a monitoring system to read (administrators only)
+    Metrics(MetricsOptions),
     /// Prove who an account's user is, and print the session's path
     Login(LoginOptions),
     /// Sessions: authenticated accounts, for a limited time
@@ -138,7 +171,15 @@ pub enum Shell {
 
 /// Whether the words of a command line ask for `run`: only the global switches can stand before it.
 pub fn asks_to_run(mut words: impl Iterator<Item = std::ffi::OsString>) -> bool {
-    words.find(|word| !word.as_encoded_bytes().starts_with(b"-")).is_some_and(|word| word == "run")
+    while let Some(word) = words.next() {
+        if word == "--color" {
+            // The one switch whose value is a word of its own.
+            words.next();
+        } else if !word.as_encoded_bytes().starts_with(b"-") {
+            return word == "run";
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -155,7 +196,9 @@ mod tests {
     fn run_is_found_behind_global_switches_only() {
         let asks = |line: &str| asks_to_run(line.split(' ').map(Into::into));
         assert!(asks("run --nonsense"));
-        assert!(asks("--json --no-color run"));
+        assert!(asks("--json --color never run"));
+        assert!(asks("--color=always run"));
+        assert!(!asks("--color run job"));
         assert!(!asks("job run"));
         assert!(!asks("--run"));
     }

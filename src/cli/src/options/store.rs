@@ -1,9 +1,11 @@
 //! Deputy's own records.
 
+use std::path::PathBuf;
+
 use clap::Subcommand;
 
 /// What to do with Deputy's records. The work is done by `deputy-store`, as the user `deputy`.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum StoreCommand {
     /// Verify the ledger's chain of records from beginning to end; deputyd may run
     #[command(after_help = "Example:\n  sudo deputyctl store verify")]
@@ -12,8 +14,15 @@ pub enum StoreCommand {
     #[command(after_help = "Example:\n  sudo deputyctl store rebuild")]
     Rebuild,
     /// Write all records to standard output, as JSON lines; deputyd may run
-    #[command(after_help = "Example:\n  sudo deputyctl store export > deputy.jsonl")]
-    Export,
+    #[command(after_help = "Examples:
+  sudo deputyctl store export > deputy.jsonl
+  sudo deputyctl store export --with-passwords /root/deputy-with-passwords.jsonl")]
+    Export {
+        /// Write into this new file instead, which only root can read, and the hashes of accounts' own passwords with the
+        /// records: who has them can try passwords at leisure
+        #[arg(long, value_name = "FILE")]
+        with_passwords: Option<PathBuf>,
+    },
     /// Read what 'export' wrote from standard input into an empty store; deputyd must not run. Never touches consent
     #[command(after_help = "Example:\n  sudo deputyctl store import --yes < deputy.jsonl")]
     Import,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -21,6 +21,8 @@ struct Job {
     watcher: Option<File>,
     options: HashMap<String, String>,
     terminals: Vec<bool>,
+    secret: Vec<u8>,
+    logs: u32,
 }
 
 /// The jobs.
@@ -31,6 +33,11 @@ impl Jobs {
     /// Which of the descriptors that came were terminals.
     pub fn terminals(&self) -> Vec<bool> {
         self.0.lock().unwrap().terminals.clone()
+    }
+
+    /// What the last run's descriptor of variables brought.
+    pub fn secret(&self) -> Vec<u8> {
+        self.0.lock().unwrap().secret.clone()
     }
 
     /// The options of the last run, as text.
@@ -61,17 +68,26 @@ impl Jobs {
                 self.watch(OwnedFd::from(writer).into());
                 connection.reply(&header, &zbus::OwnedFd::from(OwnedFd::from(reader))).await.unwrap();
             }
+            "Job.Output" => {
+                let (stream, mut options): (String, Options) = message.body().deserialize().unwrap();
+                assert_eq!(stream, "stdout");
+                let follow = bool::try_from(options.remove("follow").unwrap()).unwrap();
+                let offset = u64::try_from(options.remove("offset").unwrap()).unwrap();
+                let pipe = self.output(follow, offset);
+                connection.reply(&header, &zbus::OwnedFd::from(pipe)).await.unwrap();
+            }
             "Job.Cancel" => {
                 self.cancel();
                 connection.reply(&header, &()).await.unwrap();
             }
             "Job.Get" => {
                 let argv = vec![b"ls".to_vec(), b"\xff\\".to_vec()];
-                let job = dictionary([
-                    ("id", "abcdefghijklmnop".into()),
-                    ("argv", argv.into()),
-                    ("queued", 1_000_000u64.into()),
-                ]);
+                let (id, queued) = ("abcdefghijklmnop".into(), 1_000_000u64.into());
+                let job = if self.0.lock().unwrap().logs > 1 {
+                    dictionary([("id", id), ("queued", queued), ("ended", 2_000_000u64.into())])
+                } else {
+                    dictionary([("id", id), ("argv", argv.into()), ("queued", queued)])
+                };
                 connection.reply(&header, &job).await.unwrap();
             }
             _ => connection
@@ -91,27 +107,61 @@ impl Jobs {
     }
 
     fn begin(&self, subject: &str, argv: Vec<Vec<u8>>, mut options: Options) {
-        let mut descriptors = ["stdin", "stdout", "stderr"].map(|name| {
-            let descriptor = zbus::Fd::try_from(options.remove(name).unwrap()).unwrap();
-            File::from(OwnedFd::try_from(descriptor).unwrap())
-        });
+        let file = |value: zbus::OwnedVariant| {
+            let descriptor = zbus::Fd::try_from(value).ok()?;
+            Some(File::from(OwnedFd::try_from(descriptor).unwrap()))
+        };
+        let texts = options.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
+        let watch = options.remove("watch").and_then(file);
+        let secret = options.remove("environment_fd").and_then(file);
+        let mut descriptors: Vec<File> = ["stdin", "stdout", "stderr"]
+            .into_iter()
+            .filter_map(|name| options.remove(name).and_then(file))
+            .collect();
         let mut job = self.0.lock().unwrap();
+        job.secret.clear();
+        if let Some(mut secret) = secret {
+            secret.read_to_end(&mut job.secret).unwrap();
+        }
         job.terminals = descriptors.iter().map(|file| rustix::termios::isatty(file.as_fd())).collect();
-        job.options = options.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
+        job.options = texts;
         job.options.insert("subject".into(), subject.into());
         job.watched = 0;
         job.argv = argv;
+        job.logs = 0;
         if job.argv[0] == b"echo" {
             drop(job);
             let jobs = self.clone();
             thread::spawn(move || {
-                let [stdin, stdout, stderr] = &mut descriptors;
+                let [stdin, stdout, stderr] = &mut descriptors[..] else { panic!() };
                 io::copy(stdin, stdout).unwrap();
                 stderr.write_all(b"to standard error\n").unwrap();
                 // As in life: what a job wrote is written before its end is told.
                 jobs.tell("{\"state\":\"done\",\"status\":0}\n");
             });
+        } else {
+            drop(job);
         }
+        if let Some(watch) = watch {
+            self.watch(watch);
+        }
+    }
+
+    /// What was captured of the job: in two parts, with a restart of the daemon between them.
+    fn output(&self, follow: bool, offset: u64) -> OwnedFd {
+        const PARTS: [&str; 2] = ["one\n", "\n[deputy: 90 bytes left out]\ntwo\n"];
+        let (reader, mut writer) = io::pipe().unwrap();
+        let mut job = self.0.lock().unwrap();
+        job.logs += 1;
+        let text = match (follow, job.logs) {
+            (false, _) => PARTS.concat(),
+            (true, 1) => PARTS[0].to_owned(),
+            (true, 2) if offset == 4 => PARTS[1].to_owned(),
+            (true, 3) if offset == 98 => "three\n".to_owned(),
+            other => panic!("{other:?} at {offset}"),
+        };
+        writer.write_all(text.as_bytes()).unwrap();
+        reader.into()
     }
 
     /// Tells the watcher, as soon as there is one.

@@ -1,23 +1,24 @@
-//! `run`: one call that starts the job, one pipe on which its end is told.
+//! `run`: one call that starts the job and brings the pipe on which its end is told.
 
+mod asked;
 mod streams;
 mod watch;
 
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt as _;
+use std::borrow::Cow;
+use std::io::IsTerminal as _;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use deputy_core::ids::JobId;
 use zbus::{Fd, OwnedObjectPath, Variant};
 
-use super::block_on;
+use super::{Context, block_on, record_of};
 use crate::bus::{Bus, CallOptions, JOB_PREFIX};
 use crate::failure::Failure;
 use crate::options::RunOptions;
 use crate::output;
 use crate::signals::Signals;
-use streams::Streams;
 use watch::{End, Watch};
 
 /// For how long `deputyd` may be away while a job runs: an upgrade takes seconds.
@@ -27,50 +28,70 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_millis(250);
 
 /// `run`. The exit status is the job's own.
-pub fn run(options: RunOptions) -> Result<ExitCode, Failure> {
-    let (mut streams, handed) = Streams::new()?;
+pub fn run(context: &Context, options: &RunOptions) -> Result<ExitCode, Failure> {
+    let (mut call, mut streams) = asked::options(options)?;
+    let subject = options.session.as_ref().map_or(options.account.as_str(), |session| session.as_str());
+    if options.detach {
+        return block_on(async {
+            let job: OwnedObjectPath =
+                Bus::connect().await?.call("Jobs", "Run", &(subject, asked::argv(options), call)).await?;
+            let id = id_of(job.as_str());
+            context.output.done(id, &record_of([("id", id), ("path", job.as_str())]))?;
+            Ok(ExitCode::SUCCESS)
+        });
+    }
     let end = block_on(async {
         let mut interrupts = Interrupts { signals: Signals::new()?, first: None };
         let bus = interrupts.during(Bus::connect()).await?;
-        let job = interrupts.during(start(&bus, &options, handed)).await?;
-        streams.begin()?;
-        follow(&bus, job.as_str(), &mut interrupts).await
+        let (watch, told) = Watch::pipe()?;
+        call.insert("watch", Variant::Fd(Fd::from(told)));
+        // Our copies of the descriptors go with the call, so that the ends of pipes can be seen.
+        let body = (subject, asked::argv(options), call);
+        let job: OwnedObjectPath = interrupts.during(bus.call("Jobs", "Run", &body)).await?;
+        drop(body);
+        if let Some(streams) = &mut streams {
+            streams.begin()?;
+        }
+        follow(&bus, job.as_str(), Some(watch), Some(&mut interrupts)).await
     })?;
     // What the job wrote last may still be on its way to the terminal.
-    streams.finish();
-    if let Some(words) = end.words(&options.command[0].to_string_lossy()) {
+    if let Some(streams) = streams {
+        streams.finish();
+    }
+    report(&end, options.command.first().map_or_else(|| "the script".into(), |word| word.to_string_lossy()))
+}
+
+/// `job wait`.
+pub fn wait(job: &JobId) -> Result<ExitCode, Failure> {
+    let end = block_on(async {
+        let path = format!("{JOB_PREFIX}{job}");
+        follow(&Bus::connect().await?, &path, None, None).await
+    })?;
+    report(&end, "the job's program".into())
+}
+
+fn report(end: &End, command: Cow<'_, str>) -> Result<ExitCode, Failure> {
+    if let Some(words) = end.words(&command) {
         output::note(&words)?;
     }
     Ok(ExitCode::from(end.status))
 }
 
-/// Asks for the job. Our copies of the descriptors are closed afterwards, so that the ends of pipes can be seen.
-async fn start(bus: &Bus, options: &RunOptions, handed: [OwnedFd; 3]) -> Result<OwnedObjectPath, Failure> {
-    let argv: Vec<&[u8]> = options.command.iter().map(|word| word.as_bytes()).collect();
-    let mut call = CallOptions::from([("application", options.application.as_str().into())]);
-    if let Some(project) = &options.project {
-        call.insert("project", project.to_string().into());
-    }
-    if let Some(kind) = &options.kind {
-        call.insert("kind", kind.as_str().into());
-    }
-    if let Some(directory) = &options.cwd {
-        call.insert("directory", directory.as_bytes().into());
-    }
-    if !options.environment.is_empty() {
-        let variables: Vec<&[u8]> = options.environment.iter().map(|variable| variable.as_bytes()).collect();
-        call.insert("environment", variables.into());
-    }
-    for (name, descriptor) in ["stdin", "stdout", "stderr"].into_iter().zip(handed) {
-        call.insert(name, Variant::Fd(Fd::from(descriptor)));
-    }
-    let subject = options.session.as_ref().map_or(options.account.as_str(), |session| session.as_str());
-    bus.call("Jobs", "Run", &(subject, argv, call)).await
+fn id_of(path: &str) -> &str {
+    path.strip_prefix(JOB_PREFIX).unwrap_or(path)
 }
 
 /// Follows the job to its end, across restarts of `deputyd`.
-async fn follow(bus: &Bus, job: &str, interrupts: &mut Interrupts) -> Result<End, Failure> {
-    let mut watch = None;
+///
+/// Where there are signals to look at, the first one cancels the job.
+async fn follow(
+    bus: &Bus,
+    job: &str,
+    mut watch: Option<Watch>,
+    interrupts: Option<&mut Interrupts>,
+) -> Result<End, Failure> {
+    let mut nobody = Interrupts { signals: Signals::none(), first: None };
+    let interrupts = interrupts.unwrap_or(&mut nobody);
     let mut away = Duration::ZERO;
     let mut cancelled = false;
     loop {
@@ -98,7 +119,12 @@ async fn follow(bus: &Bus, job: &str, interrupts: &mut Interrupts) -> Result<End
             }
         };
         match event.map_err(|failure| about(failure, job))? {
-            watch::Event::State => away = Duration::ZERO,
+            watch::Event::State(state) => {
+                away = Duration::ZERO;
+                if state == "queued" && std::io::stderr().is_terminal() {
+                    output::note(&format!("deputyctl: job {} waits in the queue", id_of(job)))?;
+                }
+            }
             watch::Event::Ended(end) => return Ok(end),
             watch::Event::Lost(failure) => return Err(about(failure, job)),
             // The pipe ended before the job: its writer went away.
@@ -133,7 +159,7 @@ fn cancel(bus: &Bus, job: &str) {
 
 /// The failure with how to find the job, which may still run.
 fn about(failure: Failure, job: &str) -> Failure {
-    let id = job.strip_prefix(JOB_PREFIX).unwrap_or(job);
+    let id = id_of(job);
     let remedy = match failure.remedy.as_str() {
         "" => format!("see what became of the job: deputyctl job show {id}"),
         remedy => format!("{remedy}; then: deputyctl job show {id}"),

@@ -1,5 +1,7 @@
 //! What `Job.Watch` tells: one JSON line per state, and the end of the file after the last.
 
+use std::os::fd::OwnedFd;
+
 use serde::Deserialize;
 use tokio::net::unix::pipe::Receiver;
 
@@ -22,7 +24,7 @@ pub struct Watch {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// Another state that is not the last.
-    State,
+    State(String),
     /// The job ended.
     Ended(End),
     /// The job has no end of its own: nobody knows it, or it never ran.
@@ -57,6 +59,12 @@ struct Line {
 }
 
 impl Watch {
+    /// A pipe for a job that is to be run, and the end of it that the job's states are told on.
+    pub fn pipe() -> Result<(Self, OwnedFd), Failure> {
+        let (reader, writer) = std::io::pipe()?;
+        Ok((Self { pipe: Receiver::from_owned_fd(reader.into())?, pending: Vec::new() }, writer.into()))
+    }
+
     /// Begins to watch a job.
     pub async fn open(bus: &Bus, job: &str) -> Result<Self, Failure> {
         let pipe: zbus::OwnedFd = bus.call_at(job, "Job", "Watch", &()).await?;
@@ -102,7 +110,7 @@ fn event(line: &[u8]) -> Result<Event, Failure> {
             let cause = line.cause.unwrap_or_else(|| "it was given up before it started".to_owned());
             Ok(Event::Lost(Failure::new(Code::LaunchFailed, format!("the job never ran: {cause}"))))
         }
-        _ => Ok(Event::State),
+        _ => Ok(Event::State(line.state)),
     }
 }
 
@@ -166,7 +174,10 @@ mod tests {
 
     #[test]
     fn states_before_the_end_are_states_and_a_lost_job_is_a_failure() {
-        assert_eq!(event(br#"{"state":"running","argv":["x"],"new_field":{}}"#), Ok(Event::State));
+        assert_eq!(
+            event(br#"{"state":"running","argv":["x"],"new_field":{}}"#),
+            Ok(Event::State("running".into()))
+        );
         let Ok(Event::Lost(failure)) = event(br#"{"state":"lost","cause":"power\u001b"}"#) else { panic!() };
         assert_eq!(failure.status, 125);
         assert!(!failure.report(false).contains('\x1b'));
