@@ -1,0 +1,2 @@
+passwd	last	deputy
+group	last	deputy
