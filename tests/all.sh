@@ -37,6 +37,10 @@ stage 'unit tests' cargo test --locked --no-fail-fast --workspace --exclude depu
 stage 'the sandbox itself' cargo test --locked --no-fail-fast -p deputy-sandbox
 stage 'the whole, inside the sandbox' in_sandbox
 stage 'the demo' demo/run.sh
+# The packages are what a machine gets: built once, looked at, then installed on whole machines.
+stage 'the Debian packages' tests/machine/packages.sh
+stage 'a booted container' tests/machine/container.sh
+stage 'a virtual machine' tests/machine/vm.sh
 
 if command -v cargo-deny >/dev/null 2>&1; then
     stage 'licences and bans' cargo deny --offline check bans licenses sources
@@ -47,13 +51,15 @@ fi
 count() {
     sed -n "s/^test result: .* \([0-9]*\) $1;.*/\1/p" "$log" | awk '{ n += $1 } END { print n + 0 }'
 }
-passed=$(($(count passed) + stages_passed))
-failed=$(($(count failed) + stages_failed))
+# What the machines' tests print, a line each.
+count_lines() { grep -cE "$1" "$log" || true; }
+passed=$(($(count passed) + $(count_lines '^ok [a-z0-9_]+$') + stages_passed))
+failed=$(($(count failed) + $(count_lines '^not ok [a-z0-9_]+ ') + stages_failed))
 sed -n 's/.*SKIPPED //p' "$log" >>"$skipped_list"
 skipped=$(wc -l <"$skipped_list")
 
 printf '\n'
-grep -hE '^test .* (FAILED|failed)$' "$log"
+grep -hE '^test .* (FAILED|failed)$|^not ok ' "$log"
 [ ! -f "$work/failed" ] || cat "$work/failed"
 sed 's/^/skipped: /' "$skipped_list"
 echo "$passed passed, $failed failed, $skipped skipped"

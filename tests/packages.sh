@@ -9,7 +9,7 @@ set -eu
 
 # One package a line, with the reason. Nothing here is needed by an installed Deputy; that is debian/control's.
 packages='
-gcc                 the linker that Rust uses; the tests compile two small C programs
+gcc                 the linker that Rust uses; the tests compile three small C programs
 libc6-dev           and what it links
 make                make demo, make test, make bench
 git                 the sandbox finds the project by it; .ci/run clones
@@ -19,6 +19,9 @@ libpam-modules      pam_unix, pam_limits, pam_group, pam_loginuid, pam_keyinit, 
 libpam-runtime      common-account, common-password, common-session-noninteractive
 libpam-oath         one-time codes in the login conversation, for the tests
 oathtool            makes those codes
+pamtester           a program that only logs in, for the PAM module
+libpam-wrapper      the PAM module in programs that root does not run
+python3-pypamtest   each call of PAM by its number
 dbus-daemon         the private system bus
 dbus-system-bus-common  the account messagebus, which that bus runs as
 dbus-bin            dbus-send (is the service up?), dbus-monitor (no password on the bus)
@@ -34,7 +37,19 @@ util-linux          setpriv, runuser, mount
 procps              ps and pgrep: nothing may be left behind
 e2fsprogs           the power-cut test makes ext4 images
 strace              which paths root code and deputyd open (G1, G11)
+binutils            nm and readelf: what the NSS module offers and needs
+libc-bin            getent and ldconfig
+valgrind            the NSS and PAM modules in programs that it watches
 sudo                a peer to measure against
+libnss-systemd      likewise, for the name service
+libnss-extrausers   likewise
+debhelper           make deb
+dh-nss              and the part of it that edits nsswitch.conf
+dpkg-dev            dpkg-buildpackage, for the same
+lintian             looks at the packages
+mmdebstrap          makes the Debian root of the booted machines
+systemd-container   systemd-nspawn, which boots it as a container
+qemu-system-x86     and as a virtual machine
 '
 names=$(printf '%s\n' "$packages" | sed -n 's/^\([a-z0-9.+-]\{1,\}\) .*/\1/p')
 

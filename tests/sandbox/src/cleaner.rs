@@ -33,6 +33,8 @@ pub fn run(arguments: &[OsString]) -> Result<u8> {
     std::env::set_current_dir("/")?;
     unshare(CloneFlags::CLONE_NEWNS).context("a mount namespace")?;
     mounts::make_private()?;
+    // The same file system is not mounted twice on one place.
+    mounts::detach(Path::new(MOUNT));
     mounts::fresh(Path::new(MOUNT), "cgroup2", "")?;
     let directory = Path::new(MOUNT).join(name);
     fs::create_dir(&directory).with_context(|| directory.display().to_string())?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use zbus::{Connection, DynamicType, OwnedVariant, Type, Variant};
+use zbus::{Connection, DynamicType, MessageStream, OwnedVariant, Type, Variant};
 
 use crate::acting::{acting_as, ids};
 
@@ -65,6 +65,11 @@ pub fn on_bus<R: Send>(user: &str, work: impl AsyncFnOnce(Client) -> R + Send) -
 }
 
 impl Client {
+    /// Everything that comes to this connection from now on.
+    pub fn messages(&self) -> MessageStream {
+        MessageStream::from(&self.0)
+    }
+
     /// Calls a method of the main object, `Interface.Method`.
     pub async fn call<B, R>(&self, method: &str, body: &B) -> Result<R, Failed>
     where

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
 
+use deputy_core::job::ExitRecord;
 use deputy_core::message::{
     JobState, LauncherReply, LauncherRequest, OwnerReply, OwnerRequest, RunRequest, encode,
 };
@@ -142,12 +143,17 @@ impl Answers {
         self.denial().map(|denial| denial.code)
     }
 
-    /// The exit status of the job that ran to its end, as a shell would say it.
-    pub fn status(&self) -> Option<i32> {
+    /// The record of the job that ran to its end.
+    pub fn record(&self) -> Option<&ExitRecord> {
         match self.replies.last() {
-            Some(LauncherReply::Job(JobState::Ended(record))) => Some(record.end.shell_status()),
+            Some(LauncherReply::Job(JobState::Ended(record))) => Some(record),
             _ => None,
         }
+    }
+
+    /// The exit status of the job that ran to its end, as a shell would say it.
+    pub fn status(&self) -> Option<i32> {
+        self.record().map(|record| record.end.shell_status())
     }
 }
 

@@ -7,11 +7,15 @@
 pub mod acting;
 pub mod client;
 pub mod fake;
+pub mod files;
 pub mod line;
 pub mod machine;
 pub mod memory;
+pub mod nss;
 pub mod people;
+pub mod pool;
 pub mod requests;
+pub mod streams;
 pub mod talk;
 pub mod trace;
 

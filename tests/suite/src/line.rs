@@ -16,8 +16,8 @@ use crate::acting::{Ids, acting_as};
 /// How long an answer may take before the test fails instead of waiting for ever.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The most descriptors that a test sends along.
-const MAX_DESCRIPTORS: usize = 64;
+/// The most descriptors that a test sends along: what the kernel lets one packet have (`SCM_MAX_FD`).
+const MAX_DESCRIPTORS: usize = 253;
 
 /// One connection.
 #[derive(Debug)]

@@ -34,6 +34,13 @@ pub fn children_of(pid: i32) -> Vec<i32> {
     text.split_ascii_whitespace().filter_map(|child| child.parse().ok()).collect()
 }
 
+/// The parent of a process; of a job's first one, its shepherd.
+pub fn shepherd_of(pid: i32) -> i32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process that runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("its parent");
+    line.trim().parse().expect("a pid")
+}
+
 /// What a process was started with, with spaces between.
 pub fn command_line(pid: i32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -53,7 +60,10 @@ pub fn running(words: &str) -> Vec<i32> {
 
 /// Waits for something that has to come; the time is only an end to waiting for what does not.
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(60);
+    // An emulated machine is slower than all others.
+    let patience =
+        std::env::var("DEPUTY_SUITE_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
+    let end = Instant::now() + Duration::from_secs(patience);
     while !condition() {
         assert!(Instant::now() < end, "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(5));
@@ -137,6 +147,13 @@ pub fn install_application(name: &str, text: &str) -> PathBuf {
 pub fn consent_path(application: &ApplicationName, account: &AccountName, uid: u32) -> PathBuf {
     let uid = OsUid::new(uid).expect("a uid that is no reserved one");
     PathBuf::from(CONSENT).join(Consent::file_name(application, account, uid))
+}
+
+/// The folder below which each job has its cgroup, as `deputy.toml` says.
+pub fn jobs_cgroup() -> PathBuf {
+    let text = fs::read_to_string("/etc/deputy/deputy.toml").expect("deputy.toml");
+    let folder = text.lines().find_map(|line| line.strip_prefix("cgroup = \"")?.strip_suffix('"'));
+    folder.expect("a machine that has cgroup v2").into()
 }
 
 /// What the launcher and its children have said so far.

@@ -1,5 +1,6 @@
 //! Running commands as the people of the sandbox.
 
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 /// What a command left behind.
@@ -32,8 +33,25 @@ pub fn deputyctl(user: &str, arguments: &[&str]) -> Output {
 
 /// Runs a command and waits for it.
 pub fn run(mut command: Command) -> Output {
+    left_behind(command.output().expect("the command can be started"))
+}
+
+/// Runs a command that reads lines, and waits for it.
+pub fn answering(mut command: Command, answers: &[&str]) -> Output {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("a program; tests/packages.sh installs what is missing");
+    let lines = answers.iter().flat_map(|answer| [*answer, "\n"]).collect::<String>();
+    // One that refuses at once does not read.
+    let _ = child.stdin.take().expect("a pipe").write_all(lines.as_bytes());
+    left_behind(child.wait_with_output().expect("its output"))
+}
+
+fn left_behind(output: std::process::Output) -> Output {
     use std::os::unix::process::ExitStatusExt as _;
-    let output = command.output().expect("the command can be started");
     let status = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Output { status, stdout: text(output.stdout), stderr: text(output.stderr) }

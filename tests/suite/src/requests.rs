@@ -3,11 +3,13 @@
 use deputy_core::Code;
 use deputy_core::consent::Consent;
 use deputy_core::job::OsIdentity;
+use deputy_core::limits::JobBounds;
 use deputy_core::message::{
     Asking, ConsentRequest, LauncherReply, LauncherRequest, LinkState, OwnerReply, RunRequest,
     WithdrawRequest, Withdrawn,
 };
 use deputy_core::names::{AccountName, ApplicationName};
+use deputy_core::stream::Streams;
 
 use crate::acting::identity;
 use crate::fake::Fake;
@@ -32,10 +34,16 @@ pub fn run_as(os_account: OsIdentity, account_name: &str, argv: &[&str]) -> RunR
         os_account,
         kind: None,
         argv: argv.iter().map(|argument| argument.as_bytes().to_vec()).collect(),
+        script: false,
         directory: None,
         environment: Vec::new(),
+        environment_descriptor: false,
         umask: None,
         os_group: None,
+        streams: Streams::default(),
+        bounds: JobBounds::default(),
+        gpus: Vec::new(),
+        login: None,
     }
 }
 

@@ -94,8 +94,9 @@ async fn field(bus: &Client, account: &str, name: &str) -> Option<String> {
     record.ok().and_then(|record| text(&record, name))
 }
 
-const STEPS: [&str; 8] =
-    ["Create", "Approve", "Reject", "Edit", "SetRole", "Deactivate", "Reactivate", "Delete"];
+/// Every step of `deputy_core::account::Step`.
+const STEPS: [&str; 9] =
+    ["Create", "Register", "Approve", "Reject", "Edit", "SetRole", "Deactivate", "Reactivate", "Delete"];
 
 /// Brings an account into the status from which the step starts.
 async fn ready(root: &Client, name: &str, step: &str) {
@@ -106,7 +107,7 @@ async fn ready(root: &Client, name: &str, step: &str) {
     }
     let plain = || options(&[("application", "roles")]);
     match step {
-        "Create" => {}
+        "Create" | "Register" => {}
         "Approve" | "Reject" => ok(root.call("Accounts.Register", &(name, of)).await),
         _ => ok(root.call("Accounts.Create", &(name, of)).await),
     }
@@ -136,6 +137,7 @@ async fn take(bus: &Client, name: &str, step: &str, mut given: Options) -> Resul
 fn taken(step: &str) -> (&'static str, Option<&'static str>) {
     match step {
         "Create" | "Approve" | "Reactivate" => ("status", Some("active")),
+        "Register" => ("status", Some("pending")),
         "Reject" => ("status", Some("rejected")),
         "Edit" => ("first_name", Some("Ada")),
         "SetRole" => ("role", Some("viewer")),
@@ -147,23 +149,23 @@ fn taken(step: &str) -> (&'static str, Option<&'static str>) {
 /// Who, as which user and on whose behalf, by what steps. `+`: done. P: `PermissionMissing`, A: `AccountNotActive`,
 /// N: `NotFound`, U: `NotAuthorized`, I: `InvalidArgument`.
 const TABLE: &str = "
-    who          user          Create Approve Reject Edit SetRole Deactivate Reactivate Delete
-    -            rolesportal   +      +       +      +    +       +          +          +
-    -            root          +      +       +      +    +       +          +          +
-    -            warden        +      +       +      +    +       +          +          +
-    super        rolesportal   +      +       +      +    +       +          +          +
-    admin        rolesportal   +      +       +      +    +       +          +          +
-    helper       rolesportal   +      +       +      +    P       +          +          +
-    head         rolesportal   +      +       +      +    P       +          +          P
-    otherhead    rolesportal   P      P       P      P    P       P          P          P
-    viewer       rolesportal   P      P       P      P    P       P          P          P
-    pending      rolesportal   A      A       A      A    A       A          A          A
-    gone         rolesportal   A      A       A      A    A       A          A          A
-    nobody       rolesportal   N      N       N      N    N       N          N          N
-    -            strictportal  N      N       N      N    N       N          N          N
-    super        strictportal  N      N       N      N    N       N          N          N
-    -            carol         U      U       U      U    U       U          U          U
-    super        root          I      I       I      I    I       I          I          I
+    who          user          Create Register Approve Reject Edit SetRole Deactivate Reactivate Delete
+    -            rolesportal   +      +        +       +      +    +       +          +          +
+    -            root          +      +        +       +      +    +       +          +          +
+    -            warden        +      +        +       +      +    +       +          +          +
+    super        rolesportal   +      I        +       +      +    +       +          +          +
+    admin        rolesportal   +      I        +       +      +    +       +          +          +
+    helper       rolesportal   +      I        +       +      +    P       +          +          +
+    head         rolesportal   +      I        +       +      +    P       +          +          P
+    otherhead    rolesportal   P      I        P       P      P    P       P          P          P
+    viewer       rolesportal   P      I        P       P      P    P       P          P          P
+    pending      rolesportal   A      I        A       A      A    A       A          A          A
+    gone         rolesportal   A      I        A       A      A    A       A          A          A
+    nobody       rolesportal   N      I        N       N      N    N       N          N          N
+    -            strictportal  N      N        N       N      N    N       N          N          N
+    super        strictportal  N      I        N       N      N    N       N          N          N
+    -            carol         U      U        U       U      U    U       U          U          U
+    super        root          I      I        I       I      I    I       I          I          I
 ";
 
 fn code(letter: &str) -> &'static str {
@@ -209,11 +211,35 @@ fn every_step_by_every_sort_of_caller_is_as_the_table_says() {
     }
 }
 
+/// Brings a new account of the group `lab` into this status.
+async fn bring(root: &Client, name: &str, status: &str) {
+    let plain = || options(&[("application", "roles")]);
+    let in_lab = options(&[("application", "roles"), ("group", "lab")]);
+    let first =
+        if matches!(status, "pending" | "rejected") { "Accounts.Register" } else { "Accounts.Create" };
+    ok(root.call(first, &(name, in_lab)).await);
+    match status {
+        "rejected" => ok(root.call("Accounts.Reject", &(name, "no", plain())).await),
+        "deactivated" => ok(root.call("Accounts.Deactivate", &(name, plain())).await),
+        _ => {}
+    }
+}
+
+/// Those who may take most steps: the machine's administrators, root and by polkit, the application, and its accounts
+/// with a role in it or in the group.
+const MIGHTY: [(&str, &str); 6] = [
+    ("-", "root"),
+    ("-", "warden"),
+    ("-", "rolesportal"),
+    ("super", "rolesportal"),
+    ("admin", "rolesportal"),
+    ("head", "rolesportal"),
+];
+
 #[test]
 fn from_the_wrong_status_nobody_takes_a_step() {
     prepare();
-    on_bus("root", async |root| {
-        let plain = || options(&[("application", "roles")]);
+    for (number, (who, user)) in MIGHTY.into_iter().enumerate() {
         for status in ["pending", "active", "rejected", "deactivated"] {
             for step in STEPS {
                 let allowed = match step {
@@ -221,28 +247,36 @@ fn from_the_wrong_status_nobody_takes_a_step() {
                     "Deactivate" => status == "active",
                     "Reactivate" => status == "deactivated",
                     "Edit" | "SetRole" => status != "rejected",
+                    "Register" => status == "rejected",
                     "Create" => false,
                     _ => true,
                 };
-                if allowed {
+                // The first two of these nobody asks for on behalf of an account, or in a group only.
+                if allowed || who != "-" && step == "Register" || who == "head" && step == "SetRole" {
                     continue;
                 }
-                let name = format!("w-{status}-{}", step.to_lowercase());
-                match status {
-                    "pending" | "rejected" => {
-                        ok(root.call("Accounts.Register", &(name.as_str(), plain())).await);
+                let name = format!("w{number}-{status}-{}", step.to_lowercase());
+                on_bus("root", async |root| bring(&root, &name, status).await);
+                let result = on_bus(user, async |bus| {
+                    let mut given = options(&[("application", "roles")]);
+                    if who != "-" {
+                        given.insert("by", Variant::from(who.to_owned()));
                     }
-                    _ => ok(root.call("Accounts.Create", &(name.as_str(), plain())).await),
-                }
-                match status {
-                    "rejected" => ok(root.call("Accounts.Reject", &(name.as_str(), "no", plain())).await),
-                    "deactivated" => ok(root.call("Accounts.Deactivate", &(name.as_str(), plain())).await),
-                    _ => {}
-                }
-                let refused = take(&root, &name, step, plain()).await.expect_err(&name);
-                assert_eq!(refused.code(), "Conflict", "{name}");
-                assert_eq!(field(&root, &name, "status").await.as_deref(), Some(status), "{name}");
+                    take(&bus, &name, step, given).await
+                });
+                assert_eq!(result.expect_err(&name).code(), "Conflict", "{who} as {user}: {name}");
+                let now = on_bus("root", async |root| field(&root, &name, "status").await);
+                assert_eq!(now.as_deref(), Some(status), "{who} as {user}: {name}");
             }
+        }
+    }
+    on_bus("root", async |root| {
+        let plain = || options(&[("application", "roles")]);
+        // What is not there is not changed into something.
+        for step in STEPS.iter().filter(|step| !matches!(**step, "Create" | "Register")) {
+            let refused = take(&root, "w-absent", step, plain()).await.expect_err(step);
+            assert_eq!(refused.code(), "NotFound", "{step}");
+            assert_eq!(field(&root, "w-absent", "status").await, None, "{step}");
         }
         // Who was rejected may ask again.
         ok(root.call("Accounts.Register", &("w-again", plain())).await);
@@ -322,7 +356,7 @@ fn nobody_gives_or_manages_what_he_does_not_have() {
 fn an_application_whose_word_is_not_enough_changes_nothing_by_itself() {
     prepare();
     on_bus("strictportal", async |bus| {
-        for step in STEPS {
+        for step in STEPS.into_iter().filter(|step| *step != "Register") {
             let failed = take(&bus, "anybody", step, Options::new()).await.unwrap_err();
             assert_eq!(failed.code(), "ActingAccountRequired", "{step}");
             let failed = take(&bus, "anybody", step, options(&[("by", "boss")])).await.unwrap_err();
@@ -363,7 +397,7 @@ fn the_administrator_of_one_application_has_no_power_in_another() {
     });
     // It is nothing to another application, and one of that name there is another one.
     on_bus("strictportal", async |bus| {
-        for step in STEPS {
+        for step in STEPS.into_iter().filter(|step| *step != "Register") {
             let by = options(&[("by", session.as_str())]);
             assert_eq!(take(&bus, "boss", step, by).await.unwrap_err().code(), "NotFound", "{step}");
         }
@@ -484,6 +518,73 @@ fn of_two_conflicting_changes_one_wins_and_nothing_is_left_by_half() {
 }
 
 #[test]
+fn of_every_two_steps_at_once_what_is_left_is_what_one_after_the_other_leaves() {
+    prepare();
+    // From an active account: what the two answers are, and what is there afterwards.
+    for (left, right) in [
+        ("Deactivate", "Delete"),
+        ("Deactivate", "SetRole"),
+        ("Delete", "Edit"),
+        ("SetRole", "Delete"),
+        ("Deactivate", "Deactivate"),
+        ("Delete", "Delete"),
+    ] {
+        let barrier = Barrier::new(2);
+        let race = |step: &'static str| {
+            let barrier = &barrier;
+            move || {
+                on_bus("rolesportal", async |bus| {
+                    let mut answers = Vec::new();
+                    for round in 0..40 {
+                        let name = format!("p-{left}-{right}-{round}").to_lowercase();
+                        barrier.wait();
+                        answers.push(
+                            take(&bus, &name, step, Options::new()).await.map_err(|f| f.code().to_owned()),
+                        );
+                    }
+                    answers
+                })
+            }
+        };
+        on_bus("rolesportal", async |bus| {
+            for round in 0..40 {
+                let name = format!("p-{left}-{right}-{round}").to_lowercase();
+                ok(bus.call("Accounts.Create", &(name, Options::new())).await);
+            }
+        });
+        let (lefts, rights) = std::thread::scope(|scope| {
+            let (left, right) = (scope.spawn(race(left)), scope.spawn(race(right)));
+            (left.join().unwrap(), right.join().unwrap())
+        });
+        for (round, (of_left, of_right)) in lefts.iter().zip(&rights).enumerate() {
+            let name = format!("p-{left}-{right}-{round}").to_lowercase();
+            assert!(of_left.is_ok() || of_right.is_ok(), "{name}: {of_left:?} {of_right:?}");
+            for refused in [of_left, of_right].into_iter().filter_map(|answer| answer.as_ref().err()) {
+                assert!(["Conflict", "NotFound"].contains(&refused.as_str()), "{name}: {refused}");
+            }
+            let done = |step: &str| (left == step && of_left.is_ok()) || (right == step && of_right.is_ok());
+            let (status, role, first) = on_bus("root", async |root| {
+                let status = field(&root, &name, "status").await;
+                (status, field(&root, &name, "role").await, field(&root, &name, "first_name").await)
+            });
+            // Each acknowledged step is there in full, and none that was refused.
+            if done("Delete") {
+                assert_eq!(status, None, "{name}");
+                continue;
+            }
+            let expected = if done("Deactivate") { "deactivated" } else { "active" };
+            assert_eq!(status.as_deref(), Some(expected), "{name}");
+            assert_eq!(role.as_deref(), Some(if done("SetRole") { "viewer" } else { "user" }), "{name}");
+            assert_eq!(first.is_some(), done("Edit"), "{name}");
+        }
+        if left == right {
+            let wins = lefts.iter().zip(&rights).filter(|(a, b)| a.is_ok() && b.is_ok()).count();
+            assert_eq!(wins, 0, "{left}: done twice");
+        }
+    }
+}
+
+#[test]
 fn who_is_deactivated_has_no_session_and_opens_none() {
     prepare();
     on_bus("rolesportal", async |bus| {
@@ -549,6 +650,15 @@ fn others_jobs_are_seen_and_ended_by_those_who_may() {
         for by in ["bystander", "otherhead", "viewer"] {
             assert_eq!(cancel(job.as_str(), by).await.unwrap_err().code(), "PermissionMissing", "{by}");
         }
+        let stop = async |by: &str| -> Result<(), Failed> {
+            bus.call_at(job.as_str(), "Job.Signal", &(19, options(&[("by", by)]))).await
+        };
+        for by in ["bystander", "otherhead", "viewer"] {
+            assert_eq!(stop(by).await.unwrap_err().code(), "PermissionMissing", "{by}");
+        }
+        for by in ["worker", "head", "admin"] {
+            ok(stop(by).await);
+        }
         assert_eq!(listed("worker").await, Ok(1));
         ok(cancel(job.as_str(), "head").await);
         let ended = async || {
@@ -571,6 +681,39 @@ fn others_jobs_are_seen_and_ended_by_those_who_may() {
         ok(bus.call("Accounts.Deactivate", &("worker", with_jobs)).await);
         ended().await;
     });
+}
+
+#[test]
+fn a_link_is_removed_by_its_account_and_by_those_who_manage_links() {
+    prepare();
+    for (name, os_user) in [("unlink-own", "bob"), ("unlink-lab", "carol")] {
+        for arguments in [
+            &["account", "add", "roles", name, "--group", "lab"][..],
+            &["consent", "grant", "roles", name, os_user],
+            &["link", "request", "roles", name, os_user],
+        ] {
+            let output = deputyctl("root", arguments);
+            assert_eq!(output.status, 0, "{arguments:?}: {}", output.stderr);
+        }
+    }
+    on_bus("rolesportal", async |bus| {
+        let unlink = async |name: &str, by: &str| -> Result<(), Failed> {
+            bus.call("Links.Unlink", &(name, options(&[("by", by)]))).await
+        };
+        for by in ["viewer", "helper", "otherhead", "unlink-own"] {
+            assert_eq!(unlink("unlink-lab", by).await.unwrap_err().code(), "PermissionMissing", "{by}");
+        }
+        assert_eq!(unlink("unlink-lab", "gone").await.unwrap_err().code(), "AccountNotActive");
+        ok(unlink("unlink-own", "unlink-own").await);
+    });
+    let by = |who: &str| {
+        deputyctl("rolesportal", &["link", "remove", "roles", "unlink-lab", "--yes", "--by", who])
+    };
+    assert!(by("viewer").stderr.contains("PermissionMissing"));
+    assert_eq!(by("head").status, 0);
+    // The owner and root act in their own name.
+    let root = deputyctl("root", &["link", "request", "roles", "unlink-lab", "bob", "--by", "head"]);
+    assert!(root.stderr.contains("InvalidArgument"), "{}", root.stderr);
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn what_is_not_there_and_what_is_anothers_are_the_same_bytes() {
             ("Job", "Get", &[][..]),
             ("Job", "Watch", &[]),
             ("Job", "Cancel", &["a{sv}", "0"]),
-            ("Job", "Signal", &["i", "9"]),
+            ("Job", "Signal", &["ia{sv}", "9", "0"]),
             ("Session", "Get", &[]),
         ] {
             let at_theirs = call(stranger, &theirs, interface, method, arguments);

@@ -3,9 +3,11 @@
 
 use std::fs;
 
+use deputy_suite::client::{Dictionary, on_bus, options, text};
 use deputy_suite::machine::{CONSENT, add_person, add_service_user, change_person, install_application};
 use deputy_suite::requests::{consents_of, grant_in};
 use deputy_suite::{Output, as_user, deputyctl, need_the_sandbox};
+use zbus::Variant;
 
 fn ok(user: &str, arguments: &[&str]) -> String {
     let output = deputyctl(user, arguments);
@@ -84,6 +86,35 @@ fn it_agrees_with_a_run_over_a_table_of_cases() {
         let run = ["run", "--app", "plain", "--account", account];
         let run = deputyctl("svc-plain", &[&run[..], options, &["--"], command].concat());
         assert_eq!(outcome(&run), expected, "{account} {options:?} {command:?}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn limits_that_policy_refuses_and_needs_that_never_fit_are_explained() {
+    need_the_sandbox();
+    add_service_user("svc-bounded");
+    install_application(
+        "bounded",
+        "service_user = \"svc-bounded\"\ntrust = \"application\"\n[queue.account]\ncpus = 2\n\
+         [kinds.batch]\ncommands = [\"*\"]\nlimits = { memory = \"64M\" }\ntime_limit_seconds = 60\n",
+    );
+    ok("svc-bounded", &["account", "add", "bounded", "ann"]);
+    ok("root", &["consent", "grant", "bounded", "ann", "alice"]);
+    ok("svc-bounded", &["link", "request", "bounded", "ann", "alice"]);
+    for (name, value, code) in [
+        ("memory", Variant::from(128_u64 << 20), Some("LimitNotAllowed")),
+        ("time_limit_seconds", Variant::from(61_u32), Some("LimitNotAllowed")),
+        ("cpus", Variant::from(3_f64), Some("NeverFits")),
+        ("memory", Variant::from(32_u64 << 20), None),
+        ("cpus", Variant::from(2_f64), None),
+    ] {
+        let said: Dictionary = on_bus("svc-bounded", async |client| {
+            let mut asked = options(&[("account", "ann")]);
+            asked.insert("argv", Variant::from(vec![b"/usr/bin/id".to_vec()]));
+            asked.insert(name, value.try_clone().expect("a number"));
+            client.call("Manager.Explain", &(asked,)).await.expect("an explanation")
+        });
+        assert_eq!(text(&said, "code").as_deref(), code, "{name}: {said:?}");
     }
 }
 

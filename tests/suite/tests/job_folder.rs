@@ -31,6 +31,10 @@ fn end_of(job: &JobId) -> LauncherReply {
     replies.last().cloned().expect("an answer")
 }
 
+fn is_refused(reply: &LauncherReply, code: Code) -> bool {
+    matches!(reply, LauncherReply::Job(JobState::Refused(denial)) if denial.code == code)
+}
+
 /// The one process that was started with these words.
 fn the_process(words: &str) -> i32 {
     let mut found = Vec::new();
@@ -104,7 +108,7 @@ fn an_id_that_was_given_up_never_runs() {
     assert_eq!(ask(&abandon).replies, [LauncherReply::Done]);
     assert_eq!(Fake::daemon().run(&request).code(), Some(Code::JobExists));
     assert_eq!(ask(&abandon).code(), Some(Code::JobExists));
-    assert!(matches!(end_of(&request.job), LauncherReply::Denied(denial) if denial.code == Code::JobExists));
+    assert!(is_refused(&end_of(&request.job), Code::JobExists));
     assert_eq!(runs(&file), 0);
 }
 
@@ -213,7 +217,57 @@ fn a_refused_job_says_so_to_whoever_attaches() {
     let request = run_as(identity("alice"), "refused-job", &["true"]);
     let answers = Fake::daemon().run(&request);
     assert_eq!(answers.code(), Some(Code::NoConsent));
-    assert_eq!(end_of(&request.job), answers.replies[0]);
+    let LauncherReply::Denied(denial) = answers.replies[0].clone() else { panic!("{answers:?}") };
+    assert_eq!(end_of(&request.job), LauncherReply::Job(JobState::Refused(denial)));
+}
+
+#[test]
+fn a_socket_that_a_killed_shepherd_left_goes_with_the_folder_or_the_tombstone() {
+    need_the_sandbox();
+    grant("socket", "alice");
+    let socket = |job: &JobId| Path::new("/run/deputy/jobs").join(job.as_str());
+    let request = run_as(identity("alice"), "socket", &["sleep", "1007"]);
+    let pending = Fake::daemon().begin(&request);
+    assert_eq!(pending.line.reply(), LauncherReply::Job(JobState::Running));
+    signal(parent_of(the_process("sleep 1007")), "KILL");
+    assert_eq!(pending.line.next::<LauncherReply>(), None);
+    assert!(socket(&request.job).exists());
+    let forget = LauncherRequest::Forget { jobs: vec![request.job.clone()] };
+    assert_eq!(ask(&forget).replies, [LauncherReply::Done]);
+    assert!(!socket(&request.job).exists());
+    // One that was killed before it made the folder.
+    let job = job_id();
+    drop(std::os::unix::net::UnixListener::bind(socket(&job)).unwrap());
+    assert_eq!(ask(&LauncherRequest::Abandon { job: job.clone() }).replies, [LauncherReply::Done]);
+    assert!(!socket(&job).exists());
+}
+
+#[test]
+fn the_folders_that_there_are_can_be_listed_page_by_page() {
+    need_the_sandbox();
+    let mut wanted: Vec<JobId> = (0..=deputy_core::message::MAX_FORGET).map(|_| job_id()).collect();
+    for job in &wanted {
+        fs::create_dir(Path::new("/var/lib/deputy/jobs").join(job.as_str())).unwrap();
+    }
+    let mut listed: Vec<JobId> = Vec::new();
+    let mut pages = 0;
+    loop {
+        let request = LauncherRequest::Folders { after: listed.last().cloned() };
+        let [LauncherReply::Folders { jobs }] = &ask(&request).replies[..] else { panic!("no page") };
+        if jobs.is_empty() {
+            break;
+        }
+        listed.extend(jobs.iter().cloned());
+        pages += 1;
+    }
+    assert!(pages >= 2 && listed.is_sorted());
+    // Other tests have jobs of their own.
+    listed.retain(|job| wanted.contains(job));
+    wanted.sort();
+    assert_eq!(listed, wanted);
+    for job in &wanted {
+        fs::remove_dir(Path::new("/var/lib/deputy/jobs").join(job.as_str())).unwrap();
+    }
 }
 
 #[test]

@@ -247,6 +247,39 @@ fn consents_are_listed_whole_page_by_page() {
     assert!(page.consents.iter().all(|consent| consent.application == app("other")), "{page:?}");
 }
 
+/// A job that rests on a login of that time.
+fn runs_by_a_login(account_name: &str, os_user: &str, login: u64) -> Result<(), Code> {
+    let mut request = run_as(identity(os_user), account_name, &["id", "-u"]);
+    request.login = Some(login);
+    match Fake::daemon().run(&request).code() {
+        Some(code) => Err(code),
+        None => Ok(()),
+    }
+}
+
+#[test]
+fn a_login_from_before_a_consent_rests_on_another_and_a_renewal_is_no_other() {
+    need_the_sandbox();
+    grant("earlier", "alice");
+    let made = consents_of("earlier")[0].made;
+    assert_eq!(runs_by_a_login("earlier", "alice", made - 1), Err(Code::SessionRequired));
+    assert_eq!(runs_by_a_login("earlier", "alice", 0), Err(Code::SessionRequired));
+    assert_eq!(runs_by_a_login("earlier", "alice", made), Ok(()));
+    // Consent says seconds.
+    while now() == made {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    grant("earlier", "alice");
+    assert_eq!(consents_of("earlier")[0].made, made);
+    assert_eq!(runs_by_a_login("earlier", "alice", made), Ok(()));
+    // Taken back and given again it is another.
+    let taken = Fake::daemon().ask(&withdrawal("demo", "earlier", "alice", false), &[]);
+    assert_eq!(taken.replies, [LauncherReply::Withdrawn(taken_back(0))]);
+    grant("earlier", "alice");
+    assert_eq!(runs_by_a_login("earlier", "alice", made), Err(Code::SessionRequired));
+    assert_eq!(runs_by_a_login("earlier", "alice", now()), Ok(()));
+}
+
 #[test]
 fn an_expired_consent_is_none() {
     need_the_sandbox();

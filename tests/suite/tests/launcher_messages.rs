@@ -205,7 +205,7 @@ fn a_job_takes_exactly_three_descriptors_of_the_right_sorts() {
 fn more_descriptors_than_any_message_has_are_refused_and_closed() {
     need_the_sandbox();
     let request = good_job("many-descriptors");
-    for count in [10, 16, 60] {
+    for count in [10, 16, 60, 250] {
         let (reader, writer) = std::io::pipe().unwrap();
         let replies = send(&packet(&request), &vec![writer.as_fd(); count]);
         assert_eq!(code(&replies), Some(Code::BadMessage), "{count}");
@@ -223,6 +223,7 @@ fn requests_that_take_no_descriptors_are_refused_with_one() {
         LauncherRequest::Attach { job: job_id() },
         LauncherRequest::Abandon { job: job_id() },
         LauncherRequest::Forget { jobs: vec![job_id()] },
+        LauncherRequest::Folders { after: None },
         LauncherRequest::Consents { application: None, after: None },
     ] {
         let answers = Fake::daemon().ask(&request, &[Descriptor::Null]);

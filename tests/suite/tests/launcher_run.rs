@@ -7,7 +7,9 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use deputy_core::Code;
 use deputy_core::consent::{Consent, GivenBy};
 use deputy_core::job::OsIdentity;
+use deputy_core::limits::JobBounds;
 use deputy_core::message::{ExamineRequest, LauncherReply, LauncherRequest, encode};
+use deputy_core::stream::Streams;
 use deputy_suite::acting::{identity, ids, made_up_identity};
 use deputy_suite::machine::{add_person, consent_path, install_application};
 use deputy_suite::requests::{account, app, consents_of, grant, link, run_as};
@@ -86,6 +88,7 @@ fn consent_is_for_one_account_of_one_application_and_one_os_account() {
 }
 
 /// A request with an identity that the real type cannot hold.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 #[derive(Serialize)]
 enum Forged<'a> {
     #[expect(dead_code, reason = "it keeps the place of the real request's first variant")]
@@ -97,10 +100,16 @@ enum Forged<'a> {
         os_account: (&'a str, u32, u32),
         kind: Option<&'a str>,
         argv: Vec<Vec<u8>>,
+        script: bool,
         directory: Option<Vec<u8>>,
         environment: Vec<Vec<u8>>,
+        environment_descriptor: bool,
         umask: Option<u32>,
         os_group: Option<String>,
+        streams: Streams,
+        bounds: JobBounds,
+        gpus: Vec<u16>,
+        login: Option<u64>,
     },
 }
 
@@ -112,10 +121,16 @@ fn forged<'a>(application: &'a str, name: &'a str, uid: u32, gid: u32) -> Forged
         os_account: (name, uid, gid),
         kind: None,
         argv: vec![b"id".to_vec(), b"-u".to_vec()],
+        script: false,
         directory: None,
         environment: Vec::new(),
+        environment_descriptor: false,
         umask: None,
         os_group: None,
+        streams: Streams::default(),
+        bounds: JobBounds::default(),
+        gpus: Vec::new(),
+        login: None,
     }
 }
 

@@ -193,6 +193,21 @@ fn the_way_to_a_root_is_told_component_by_component() {
 }
 
 #[test]
+fn where_no_quota_is_kept_none_is_found() {
+    need_the_sandbox();
+    grant("unlimited", "alice");
+    for asks in [Fake::daemon(), Fake::as_user("root")] {
+        let found = examine(asks, "demo", "unlimited", "alice");
+        // Her home and a root were looked at: a quota that cannot be asked for would be an error.
+        assert!(
+            !codes(&found).iter().any(|code| code.starts_with("quota") || *code == "internal"),
+            "{found:?}"
+        );
+        assert!(!codes(&found).contains("home-unreachable"), "{found:?}");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_the_application_is_found_too() {
     need_the_sandbox();
     install(
@@ -577,4 +592,64 @@ fn deputyctl_checks_one_link_and_says_by_its_status_whether_it_can_be() {
     let foreign = deputyctl("otherportal", &["link", "check", "demo", "one-check", "alice"]);
     let nothing = deputyctl("otherportal", &["link", "check", "nothing", "one-check", "alice"]);
     assert_eq!((foreign.status, foreign.stderr), (nothing.status, nothing.stderr));
+}
+
+#[test]
+fn the_timer_s_check_looks_at_every_application_with_no_capability_of_root_s() {
+    need_the_sandbox();
+    for (application, account_name) in [("timed", "first"), ("timed2", "second")] {
+        install(application, "[link]\nshared = true\n[kinds.batch]\ncommands = [\"*\"]\n");
+        let known = || deputyctl("root", &["account", "add", application, account_name]).status == 0;
+        wait_until("the application is known", known);
+        grant_in(application, account_name, "alice");
+        ok("root", &["link", "request", application, account_name, "alice"]);
+        let revoke = OwnerRequest::Revoke {
+            application: app(application),
+            account: account(account_name),
+            end_jobs: false,
+        };
+        assert!(matches!(Fake::as_user("alice").ask_as_owner(&revoke), OwnerReply::Withdrawn(_)));
+    }
+    let unit = include_str!("../../../systemd/deputy-check-links.service");
+    let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/")).expect("a command");
+    let words: Vec<&str> = line.split(' ').collect();
+    let stripped = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"];
+    let output = deputy_suite::as_user("root", &[&stripped[..], &words].concat());
+    assert_eq!(output.status, 1, "{}{}", output.stdout, output.stderr);
+    for (application, account_name) in [("timed", "first"), ("timed2", "second")] {
+        let found = |line: &str| {
+            line.starts_with(application) && line.contains(account_name) && line.contains("no-consent")
+        };
+        assert!(output.stdout.lines().any(found), "{application}: {}", output.stdout);
+        assert_eq!(state(application, account_name), "revoked");
+    }
+    // An application checks its own, and nobody checks what he does not see.
+    assert!(!ok_or_findings("svc-timed").contains("timed2"));
+    assert_ne!(deputyctl("bob", &["link", "check", "--all-applications"]).status, 0);
+}
+
+/// What a check of all that the user sees prints, whether or not it has findings.
+fn ok_or_findings(user: &str) -> String {
+    let output = deputyctl(user, &["link", "check", "--all-applications"]);
+    assert!(output.status < 2, "{}", output.stderr);
+    output.stdout
+}
+
+#[test]
+fn colours_are_shown_where_they_are_wanted_and_never_in_json() {
+    need_the_sandbox();
+    ok("portal", &["account", "add", "demo", "coloured"]);
+    let list = |more: &[&str]| ok("portal", &[more, &["account", "list", "demo"]].concat());
+    assert!(!list(&[]).contains('\x1b'), "standard output is no terminal");
+    let shown = list(&["--color", "always"]);
+    assert!(shown.contains("\x1b[38;5;10m") && shown.contains("green\x1b[39m in use"), "{shown:?}");
+    assert!(!list(&["--color", "always", "--json"]).contains('\x1b'));
+    let on_terminal = |before: &str, more: &str| {
+        let line = format!("{before} deputyctl {more} account list demo");
+        let script = format!("script -qec '{line}' /dev/null");
+        deputy_suite::as_user("portal", &["sh", "-c", &script]).stdout
+    };
+    assert!(on_terminal("", "").contains("\x1b[38;5;10m"));
+    assert!(!on_terminal("NO_COLOR=1", "").contains("\x1b[38"));
+    assert!(!on_terminal("", "--color=never").contains("\x1b[38"));
 }

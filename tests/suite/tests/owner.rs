@@ -207,13 +207,15 @@ fn a_job_has_no_word_in_it() {
         OwnerRequest::Give { code: code.clone() },
         OwnerRequest::Revoke { application: app("demo"), account: account("inside"), end_jobs: false },
     ];
+    let orphan = "(sh -c 'deputy-fake-owner \"$0\"; touch ~/said' \"$0\" &); \
+                  until test -e ~/said; do sleep .01; done; rm ~/said";
     for request in &requests {
         let text = serde_json::to_string(request).unwrap();
         for argv in [
             vec!["deputy-fake-owner", &text],
             // Not from a session of its own either, nor as an orphan.
             vec!["setsid", "--fork", "--wait", "deputy-fake-owner", &text],
-            vec!["sh", "-c", "(sleep .05; exec deputy-fake-owner \"$0\") & exit 0", &text],
+            vec!["sh", "-c", orphan, &text],
         ] {
             let answers = Fake::daemon().run(&run_as(identity("carol"), "inside", &argv));
             let reply: OwnerReply = serde_json::from_str(answers.output.trim())

@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::OwnedFd as StdFd;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 use deputy_suite::client::{on_bus, options};
 use deputy_suite::machine::{install_application, run, service_pid, signal, wait_until};
 use deputy_suite::memory::memory_contains;
-use deputy_suite::people::{command_as, ok, refused};
+use deputy_suite::people::{self, command_as, ok, refused};
 use deputy_suite::{Output, as_user, deputyctl, need_the_sandbox};
 use futures_util::future::join_all;
 
@@ -44,21 +44,10 @@ fn keeper() {
 
 /// `deputyctl` with the answers to its questions, a line each.
 fn answering(user: &str, arguments: &[&str], answers: &[&str]) -> Output {
-    use std::os::unix::process::ExitStatusExt as _;
-    let argv = [&["deputyctl"], arguments, &["--answers-fd", "0"]].concat();
-    let mut child = command_as(user, &argv)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("deputyctl");
-    let lines = answers.iter().flat_map(|answer| [*answer, "\n"]).collect::<String>();
-    // One that refuses at once does not read.
-    let _ = child.stdin.take().expect("a pipe").write_all(lines.as_bytes());
-    let output = child.wait_with_output().expect("its output");
-    let status = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Output { status, stdout: text(output.stdout), stderr: text(output.stderr) }
+    people::answering(
+        command_as(user, &[&["deputyctl"], arguments, &["--answers-fd", "0"]].concat()),
+        answers,
+    )
 }
 
 fn account(name: &str, password: &str) {

@@ -8,8 +8,9 @@
 //! tests/suite/run.sh target/debug/deputy-refusal-times [TRIES]
 //! ```
 //!
-//! Prints the distribution of each reason in milliseconds, and between each two the largest distance of their
-//! distributions (0: the same, 1: apart) beside what chance alone exceeds once in twenty times.
+//! Prints the quartiles of each reason in milliseconds, and between each two the largest distance of their distributions
+//! (0: the same, 1: apart), beside that of two halves of the same reason, and what chance alone exceeds once in twenty
+//! times.
 #![forbid(unsafe_code)]
 
 use std::io::Write as _;
@@ -36,7 +37,7 @@ fn main() {
     need_the_sandbox();
     let tries = std::env::args().nth(1).map_or(TRIES, |text| text.parse().expect("a number of tries"));
     prepare();
-    let mut times = on_bus("keeper", async |client| {
+    let mut times: Vec<Vec<Duration>> = on_bus("keeper", async |client| {
         // One reason after the other and around again, so that whatever changes meanwhile changes for all.
         let jobs = (0..tries * REASONS.len()).map(|number| {
             let client = client.clone();
@@ -49,20 +50,63 @@ fn main() {
         let of = |reason| measured.iter().filter(move |(of, _)| *of == reason).map(|(_, time)| *time);
         (0..REASONS.len()).map(|reason| of(reason).collect::<Vec<_>>()).collect::<Vec<_>>()
     });
-    println!("{:<12} {:>8} {:>8} {:>8} {:>8} {:>8}  ms", "reason", "least", "10 %", "median", "90 %", "most");
+    // In the order in which they were made, every other one is a half.
+    let halves = times.iter().map(|times| {
+        let half = |first| sorted(times.iter().skip(first).step_by(2).copied());
+        compare(&half(0), &half(1)).0
+    });
+    let halves = halves.fold(0.0, f64::max);
+    println!("{:<12} {:>8} {:>8} {:>8} {:>8} {:>8}  ms", "reason", "least", "25 %", "median", "75 %", "most");
     for ((reason, _), times) in REASONS.iter().zip(&mut times) {
         times.sort_unstable();
         let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1e3;
-        let [least, low, median, high, most] = [0, 10, 50, 90, 100].map(at);
+        let [least, low, median, high, most] = [0, 25, 50, 75, 100].map(at);
         println!("{reason:<12} {least:>8.1} {low:>8.1} {median:>8.1} {high:>8.1} {most:>8.1}");
     }
     println!();
+    let (mut apart, mut pairs, mut largest) = (Vec::new(), 0, 0.0_f64);
     for (first, (name, _)) in REASONS.iter().enumerate() {
         for (second, (other, _)) in REASONS.iter().enumerate().skip(first + 1) {
             let (distance, chance) = compare(&times[first], &times[second]);
-            println!("{name} and {other}: distance {distance:.3}, by chance up to {chance:.3}");
+            let common = overlap(&times[first], &times[second]);
+            println!(
+                "{name} and {other}: {common} % of the tries in the range of both, distance {distance:.3}, by chance up \
+                 to {chance:.3}"
+            );
+            pairs += 1;
+            largest = largest.max(distance);
+            if distance > chance {
+                apart.push(format!("{name} and {other}"));
+            }
         }
     }
+    println!("two halves of the same reason: distance up to {halves:.3}");
+    println!();
+    if apart.is_empty() {
+        println!(
+            "The distributions overlap: none of the {pairs} pairs is further apart ({largest:.3}) than chance makes it."
+        );
+    } else {
+        println!(
+            "NOT the same by this measure, which chance exceeds once in twenty times: {}.",
+            apart.join("; ")
+        );
+    }
+}
+
+/// How many of a hundred tries of both lie where both samples have some.
+fn overlap(one: &[Duration], other: &[Duration]) -> usize {
+    let (Some(low), Some(high)) = (one.first().max(other.first()), one.last().min(other.last())) else {
+        return 0;
+    };
+    let inside = one.iter().chain(other).filter(|time| *time >= low && *time <= high).count();
+    inside * 100 / (one.len() + other.len())
+}
+
+fn sorted(times: impl Iterator<Item = Duration>) -> Vec<Duration> {
+    let mut times: Vec<Duration> = times.collect();
+    times.sort_unstable();
+    times
 }
 
 fn prepare() {
