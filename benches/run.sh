@@ -1,15 +1,59 @@
 #!/bin/sh
 # make bench: builds in release, compiles the references, and measures inside a sandbox whose state is on a real disk.
+# BENCH names the sections that are wanted; arguments go to the one that measures launches.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/.."
+sections=${BENCH:-launches memory accounts refusals names}
+for section in $sections; do
+    case $section in
+        launches | memory | accounts | refusals | names) ;;
+        *) echo "BENCH: there is no section $section; there are launches, memory, accounts, refusals and names" >&2; exit 2 ;;
+    esac
+done
 cargo=${CARGO:-cargo}
 bin=${CARGO_TARGET_DIR:-target}/release
-$cargo build --locked --release --quiet -p deputyd -p deputyctl -p deputy-launcher -p deputy-sandbox -p deputy-bench
+$cargo build --locked --release --quiet -p deputyd -p deputyctl -p deputy-launcher -p deputy-sandbox -p deputy-bench \
+    -p deputy-nss -p deputy-nss-format -p deputy-suite
 cc -O2 -Wall -Wextra -o "$bin/deputy-bench-limit" benches/reference/limit.c -lpam
+cc -O2 -Wall -Wextra -o "$bin/deputy-bench-nss" benches/reference/nss.c
+DEPUTY_BENCH_NSS=$(realpath "$bin")/libnss_deputy.so
+export DEPUTY_BENCH_NSS
 
 # On the file system of the build, which is a real one: the records are put on it as on a server's.
-state=$(mktemp -d "$bin/bench-state.XXXXXX")
+state=
 trap 'rm -rf "$state"' EXIT
-"$bin/deputy-sandbox" --bin-dir "$bin" --state-dir "$state" --user service/portal: --user alice:wonder:lab1 \
-    --application benches/bench.toml -- deputy-bench "$@"
+
+# Runs a command in a sandbox of its own: in_sandbox OPTION... -- COMMAND
+in_sandbox() {
+    rm -rf "$state"
+    state=$(mktemp -d "$bin/bench-state.XXXXXX")
+    "$bin/deputy-sandbox" --bin-dir "$bin" --state-dir "$state" "$@"
+}
+
+for section in $sections; do
+    case $section in
+        launches)
+            printf '\n== Launches\n\n'
+            in_sandbox --user service/portal: --user alice:wonder:lab1 --application benches/bench.toml -- \
+                deputy-bench "$@"
+            ;;
+        memory)
+            printf '\n== Memory\n\n'
+            in_sandbox --user service/portal: --user alice:wonder:lab1 --application benches/memory/bench.toml -- \
+                deputy-bench memory
+            ;;
+        accounts)
+            printf '\n== One million accounts\n\n'
+            in_sandbox --no-daemons -- deputy-bench accounts
+            ;;
+        refusals)
+            printf '\n== Refusal times\n\n'
+            in_sandbox -- deputy-refusal-times
+            ;;
+        names)
+            printf '\n== The name service\n\n'
+            in_sandbox --no-daemons -- deputy-bench names
+            ;;
+    esac
+done

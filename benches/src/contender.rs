@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::processes;
+
 /// The OS account that everything runs as.
 pub const USER: &str = "alice";
 /// The application's service user.
@@ -15,10 +17,14 @@ pub const PROGRAM: &str = "/bin/true";
 
 /// Names in the report.
 pub const DEPUTY: &str = "deputy";
+/// The same, by a client that watches its job with a second call.
+pub const TWO_CALLS: &str = "two calls";
 /// The reference with the same PAM calls.
 pub const LIMIT: &str = "limit";
 /// `runuser`.
 pub const RUNUSER: &str = "runuser";
+/// `systemd-run`, where systemd is there to be asked.
+pub const SYSTEMD_RUN: &str = "systemd-run";
 /// `sudo -n`.
 pub const SUDO: &str = "sudo";
 
@@ -32,36 +38,69 @@ pub trait Contender {
     fn runs_side_by_side(&self) -> bool {
         false
     }
+    /// The processes that its launches are the work of, by name; none where they are not known.
+    fn processes(&self) -> Result<Vec<(&'static str, Vec<i32>)>> {
+        Ok(Vec::new())
+    }
     /// So many launches, at most so many at once; the nanoseconds of all.
     fn launch(&mut self, count: usize, width: usize) -> Result<u64>;
 }
 
-/// All of them, ready.
-pub fn all() -> Result<Vec<Box<dyn Contender>>> {
+/// Whether systemd is the first process here (`sd_booted(3)`).
+pub fn systemd_booted() -> bool {
+    std::path::Path::new("/run/systemd/system").is_dir()
+}
+
+/// Who cannot be measured here, and why.
+pub type Missing = (&'static str, &'static str);
+
+/// All of them.
+pub struct Contenders {
+    /// Those that can be measured here.
+    pub ready: Vec<Box<dyn Contender>>,
+    /// The others.
+    pub missing: Vec<Missing>,
+}
+
+/// Makes all of them ready.
+pub fn all() -> Result<Contenders> {
     let limit = |mode: &str| -> Result<Process> {
         let mut command = Command::new("deputy-bench-limit");
         command.args([mode, USER, PROGRAM]);
         Process::start(command)
     };
-    let mut portal = Command::new("runuser");
-    portal.args(["-u", PORTAL, "--", "deputy-bench", "portal"]);
-    Ok(vec![
+    let portal = |more: &[&str]| -> Result<Process> {
+        let mut command = Command::new("runuser");
+        command.args(["-u", PORTAL, "--", "deputy-bench", "portal"]).args(more);
+        Process::start(command)
+    };
+    let mut all: Vec<Box<dyn Contender>> = vec![
         Box::new(LongLived {
             name: DEPUTY,
             what: "D-Bus, PAM account and session, durable records",
             side_by_side: true,
-            process: Process::start(portal)?,
+            daemons: true,
+            process: portal(&[])?,
+        }),
+        Box::new(LongLived {
+            name: TWO_CALLS,
+            what: "the same, watched with a second call",
+            side_by_side: false,
+            daemons: true,
+            process: portal(&["--two-calls"])?,
         }),
         Box::new(LongLived {
             name: LIMIT,
             what: "in C: fork, the same PAM calls, fork, exec",
             side_by_side: true,
+            daemons: false,
             process: limit("pam")?,
         }),
         Box::new(LongLived {
             name: "bare",
             what: "in C: fork, initgroups, set ids, exec",
             side_by_side: false,
+            daemons: false,
             process: limit("bare")?,
         }),
         Box::new(Once {
@@ -79,12 +118,23 @@ pub fn all() -> Result<Vec<Box<dyn Contender>>> {
             what: "sudo -n -u",
             argv: vec!["sudo", "-n", "-u", USER, "--", PROGRAM],
         }),
-    ])
+    ];
+    let mut missing = Vec::new();
+    if systemd_booted() {
+        all.push(Box::new(Once {
+            name: SYSTEMD_RUN,
+            what: "systemd-run --uid --wait",
+            argv: vec!["systemd-run", "--quiet", "--collect", "--wait", "--uid", USER, "--", PROGRAM],
+        }));
+    } else {
+        missing.push((SYSTEMD_RUN, "not measured: systemd is not the first process here"));
+    }
+    Ok(Contenders { ready: all, missing })
 }
 
 /// A program that stays and is told "COUNT WIDTH", and answers with nanoseconds.
 struct Process {
-    _child: Child,
+    child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
@@ -96,7 +146,7 @@ impl Process {
         let mut child = command.spawn().with_context(|| name.clone())?;
         let input = child.stdin.take().context("a pipe")?;
         let output = BufReader::new(child.stdout.take().context("a pipe")?);
-        let mut process = Self { _child: child, input, output };
+        let mut process = Self { child, input, output };
         process.ask(1, 1).with_context(|| name.clone())?;
         Ok(process)
     }
@@ -113,6 +163,8 @@ struct LongLived {
     name: &'static str,
     what: &'static str,
     side_by_side: bool,
+    /// Whether Deputy's daemons do the work, and the process only asks.
+    daemons: bool,
     process: Process,
 }
 
@@ -127,6 +179,21 @@ impl Contender for LongLived {
 
     fn runs_side_by_side(&self) -> bool {
         self.side_by_side
+    }
+
+    fn processes(&self) -> Result<Vec<(&'static str, Vec<i32>)>> {
+        if !self.daemons {
+            return Ok(vec![("itself", vec![i32::try_from(self.process.child.id())?])]);
+        }
+        let all = ["deputyd", "deputy-launcher", "dbus-daemon"];
+        // Of the launcher the first only: the others are its children, and are counted with it when it has waited.
+        all.into_iter()
+            .map(|name| {
+                let mut pids = processes::named(name)?;
+                pids.truncate(if name == "deputy-launcher" { 1 } else { pids.len() });
+                Ok((name, pids))
+            })
+            .collect()
     }
 
     fn launch(&mut self, count: usize, width: usize) -> Result<u64> {

@@ -1,25 +1,33 @@
-//! `deputy-bench`: what one launch costs through Deputy, beside what it costs without, in one and the same run.
+//! `deputy-bench`: what one launch costs through Deputy, beside what it costs without, in one and the same run; and
+//! what a million accounts cost.
 //!
 //! Runs as root inside the sandbox; `make bench` puts it there. Absolute times are the machine's: what counts are the
 //! ratios. Each round measures every contender once, in another order each time, so that what slows the machine down
 //! slows all of them.
 #![forbid(unsafe_code)]
 
+mod accounts;
 mod contender;
+mod cost;
 mod deputy;
+mod memory;
+mod nss;
 mod portal;
+mod processes;
 mod report;
 mod statistics;
+mod store;
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand};
 
-use crate::contender::Contender;
+use crate::contender::{Contender, Contenders};
+use crate::portal::Hears;
 use crate::report::Report;
 
-/// Measures launches of /bin/true.
+/// Measures launches of /bin/true, unless another thing is named.
 #[derive(Debug, Parser)]
 #[command(name = "deputy-bench", version)]
 struct Options {
@@ -44,29 +52,100 @@ struct Options {
 enum Role {
     /// The connected client; runs as the application's service user
     #[command(hide = true)]
-    Portal,
+    Portal {
+        /// Watches each job by a second call
+        #[arg(long)]
+        two_calls: bool,
+    },
+    /// Asks for jobs that sleep; runs as the application's service user
+    #[command(hide = true)]
+    Hold {
+        /// How many
+        count: u32,
+    },
+    /// What the processes cost in memory: idle, with jobs that wait, with jobs that run
+    Memory {
+        /// How many jobs wait
+        #[arg(long, default_value_t = 10_000)]
+        waiting: u32,
+        /// How many run
+        #[arg(long, default_value_t = 1_000)]
+        running: u32,
+    },
+    /// One million accounts, in a sandbox without daemons: the store, and the daemon on top of it
+    Accounts {
+        /// How many
+        #[arg(long, default_value_t = MILLION)]
+        accounts: u64,
+    },
+    /// Look-ups of names and ids, beside other name services
+    Names,
+    /// Fills the store in a folder, measures it, and prints one JSON object
+    Store {
+        /// The folder for the ledger and its view
+        folder: std::path::PathBuf,
+        /// How many accounts
+        #[arg(long, default_value_t = MILLION)]
+        accounts: u64,
+    },
 }
 
+const MILLION: u64 = 1_000_000;
+
 /// How many launches at once.
-const WIDTHS: [usize; 3] = [1, 4, 16];
+const WIDTHS: [usize; 4] = [1, 4, 16, 64];
 
 /// Rounds that are not counted.
 const WARM_UP: usize = 20;
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    if let Some(Role::Portal) = options.role {
-        return portal::serve();
+    match options.role {
+        Some(Role::Portal { two_calls }) => {
+            return portal::serve(if two_calls { Hears::WithWatch } else { Hears::WithRun });
+        }
+        Some(Role::Hold { count }) => return portal::hold(count),
+        Some(Role::Store { folder, accounts }) => {
+            println!("{}", serde_json::to_string_pretty(&store::measure(&folder, accounts)?)?);
+            return Ok(());
+        }
+        Some(Role::Accounts { .. } | Role::Names | Role::Memory { .. }) | None => {}
     }
     ensure!(
-        std::path::Path::new("/run/deputy-sandbox").is_dir(),
-        "deputy-bench runs inside the sandbox: use `make bench`"
+        std::path::Path::new("/run/deputy-sandbox").is_dir() || contender::systemd_booted(),
+        "deputy-bench runs inside the sandbox: use `make bench`; or on a machine of its own that systemd booted, where \
+         Deputy, benches/bench.toml, the person alice and the service user portal are installed"
     );
+    if let Some(Role::Accounts { accounts }) = options.role {
+        let report = accounts::measure(accounts)?;
+        if options.json {
+            println!("{}", serde_json::to_string_pretty(&report)?);
+        } else {
+            print!("{report}");
+        }
+        return Ok(());
+    }
+    if let Some(Role::Names) = options.role {
+        let rows = nss::rows()?;
+        let json = options.json.then(|| serde_json::to_string_pretty(&rows)).transpose()?;
+        println!("{}", json.unwrap_or_else(|| nss::table(&rows)));
+        return Ok(());
+    }
     deputy::link_the_account()?;
-    let mut contenders = contender::all()?;
+    if let Some(Role::Memory { waiting, running }) = options.role {
+        let report = memory::measure(running, waiting)?;
+        if options.json {
+            println!("{}", serde_json::to_string_pretty(&report)?);
+        } else {
+            print!("{report}");
+        }
+        return Ok(());
+    }
+    let Contenders { ready: mut contenders, missing } = contender::all()?;
     let latency = latency(&mut contenders, options.rounds)?;
     let throughput = throughput(&mut contenders, options.throughput)?;
-    let report = Report { rounds: options.rounds, latency, throughput };
+    let cost = cost::measure(&mut contenders, options.throughput)?;
+    let report = Report { rounds: options.rounds, latency, throughput, cost, missing };
     if options.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {

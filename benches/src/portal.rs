@@ -17,10 +17,19 @@ use crate::contender::{PROGRAM, USER};
 
 const NAME: &str = "org.deputy.Deputy1";
 
+/// How the client hears of the end of its job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hears {
+    /// By a pipe that it gives to `Run`.
+    WithRun,
+    /// By a second call, of `Watch`.
+    WithWatch,
+}
+
 /// Answers each line "COUNT WIDTH" with the nanoseconds of so many launches, at most so many at once.
-pub fn serve() -> Result<()> {
+pub fn serve(hears: Hears) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let portal = runtime.block_on(Portal::connect())?;
+    let portal = runtime.block_on(Portal::connect(hears))?;
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let (count, width) = line.split_once(' ').context("COUNT WIDTH")?;
@@ -38,10 +47,29 @@ pub fn serve() -> Result<()> {
     Ok(())
 }
 
+/// Asks for so many jobs that sleep, several at once. Answers when each runs or waits for its turn.
+pub fn hold(count: u32) -> Result<()> {
+    const AT_ONCE: usize = 32;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let portal = Portal::connect(Hears::WithRun).await?;
+        let jobs = &portal.jobs;
+        let one = |_| async move {
+            let argv = vec![b"/bin/sleep".as_slice(), b"100000"];
+            jobs.call::<_, _, OwnedObjectPath>("Run", &(USER, argv, HashMap::<&str, Variant<'_>>::new()))
+                .await
+                .map(drop)
+        };
+        futures_util::stream::iter(0..count).map(one).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        Ok(())
+    })
+}
+
 struct Portal {
     connection: Connection,
     jobs: Proxy<'static>,
     null: OwnedFd,
+    hears: Hears,
 }
 
 /// Those fields of a line of `Watch` that matter here.
@@ -52,22 +80,32 @@ struct Line {
 }
 
 impl Portal {
-    async fn connect() -> Result<Self> {
+    async fn connect(hears: Hears) -> Result<Self> {
         let connection = Connection::system().await?;
         let jobs = proxy(&connection, "/org/deputy/Deputy1".to_owned(), "Jobs").await?;
         let null = OpenOptions::new().read(true).write(true).open("/dev/null")?.into();
-        Ok(Self { connection, jobs, null })
+        Ok(Self { connection, jobs, null, hears })
     }
 
-    /// What an application does: `Run`, then `Watch`, until the line that tells the end.
+    /// What an application does: `Run`, then reading, until the line that tells the end.
     async fn run_to_its_end(&self) -> Result<()> {
         let descriptor = || Ok::<_, std::io::Error>(Variant::Fd(zbus::Fd::from(self.null.try_clone()?)));
-        let options: HashMap<&str, Variant<'_>> =
+        let mut options: HashMap<&str, Variant<'_>> =
             HashMap::from([("stdin", descriptor()?), ("stdout", descriptor()?), ("stderr", descriptor()?)]);
+        let mut ours = None;
+        if self.hears == Hears::WithRun {
+            let (reader, writer) = std::io::pipe()?;
+            options.insert("watch", Variant::Fd(zbus::Fd::from(OwnedFd::from(writer))));
+            ours = Some(OwnedFd::from(reader));
+        }
         let job: OwnedObjectPath = self.jobs.call("Run", &(USER, vec![PROGRAM.as_bytes()], options)).await?;
-        let job = proxy(&self.connection, job.to_string(), "Job").await?;
-        let pipe: zbus::OwnedFd = job.call("Watch", &()).await?;
-        let pipe = Receiver::from_owned_fd(pipe.into())?;
+        let pipe = if let Some(pipe) = ours {
+            pipe
+        } else {
+            let job = proxy(&self.connection, job.to_string(), "Job").await?;
+            job.call::<_, _, zbus::OwnedFd>("Watch", &()).await?.into()
+        };
+        let pipe = Receiver::from_owned_fd(pipe)?;
         let mut text = Vec::new();
         loop {
             if let Some(text) = text.strip_suffix(b"\n")

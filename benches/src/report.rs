@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::contender::{LIMIT, RUNUSER, SUDO};
+use crate::contender::{DEPUTY, LIMIT, Missing, RUNUSER, SUDO};
+use crate::cost::Cost;
 use crate::statistics::{quantile, ratio};
 
 /// Everything that one run found.
@@ -16,6 +17,10 @@ pub struct Report {
     pub latency: Vec<Latency>,
     /// Several at once.
     pub throughput: Vec<Throughput>,
+    /// CPU time.
+    pub cost: Vec<Cost>,
+    /// Who could not be measured, and why.
+    pub missing: Vec<Missing>,
 }
 
 /// Launch to exit.
@@ -27,6 +32,8 @@ pub struct Latency {
     pub what: &'static str,
     /// The median, nanoseconds.
     pub median_ns: u64,
+    /// One of ten is below, nanoseconds: what it takes when nothing else happens.
+    pub p10_ns: u64,
     /// Nine of ten are below, nanoseconds.
     pub p90_ns: u64,
 }
@@ -34,8 +41,8 @@ pub struct Latency {
 impl Latency {
     /// Of the samples.
     pub fn new(contender: &'static str, what: &'static str, mut samples: Vec<u64>) -> Self {
-        let (median_ns, p90_ns) = (quantile(&mut samples, 50), quantile(&mut samples, 90));
-        Self { contender, what, median_ns, p90_ns }
+        let [p10_ns, median_ns, p90_ns] = [10, 50, 90].map(|percent| quantile(&mut samples, percent));
+        Self { contender, what, median_ns, p10_ns, p90_ns }
     }
 }
 
@@ -82,30 +89,48 @@ impl fmt::Display for Report {
         writeln!(f)?;
         writeln!(
             f,
-            "{:10} {:>10} {:>10} {:>9} {:>9} {:>9}",
-            "", "median ms", "p90 ms", "/ limit", "/ runuser", "/ sudo"
+            "{:11} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            "", "median ms", "p10 ms", "p90 ms", "/ limit", "p10/limit", "/ runuser", "/ sudo"
         )?;
         let (limit, runuser, sudo) = (self.median(LIMIT), self.median(RUNUSER), self.median(SUDO));
+        let limit_p10 =
+            self.latency.iter().find(|line| line.contender == LIMIT).map_or(0, |line| line.p10_ns);
         for line in &self.latency {
             let median = line.median_ns;
-            let (ms, p90) = (ratio(median, 1_000_000), ratio(line.p90_ns, 1_000_000));
-            let (to_limit, to_runuser, to_sudo) =
-                (ratio(median, limit), ratio(median, runuser), ratio(median, sudo));
+            let [ms, p10, p90] = [median, line.p10_ns, line.p90_ns].map(|ns| ratio(ns, 1_000_000));
+            let [to_limit, to_runuser, to_sudo] = [limit, runuser, sudo].map(|other| ratio(median, other));
+            let to_limit_p10 = ratio(line.p10_ns, limit_p10);
             writeln!(
                 f,
-                "{:10} {ms:>10.2} {p90:>10.2} {to_limit:>9.2} {to_runuser:>9.2} {to_sudo:>9.2}  {}",
+                "{:11} {ms:>9.2} {p10:>9.2} {p90:>9.2} {to_limit:>9.2} {to_limit_p10:>9.2} {to_runuser:>9.2} \
+                 {to_sudo:>9.2}  {}",
                 line.contender, line.what
             )?;
         }
+        for (name, why) in &self.missing {
+            writeln!(f, "{name:11} {why}")?;
+        }
+        writeln!(f)?;
         if self.throughput.is_empty() {
             return Ok(());
         }
-        writeln!(f)?;
         writeln!(f, "{:10} {:>14} {:>12} {:>8}", "at once", "deputy / s", "limit / s", "ratio")?;
         for line in self.throughput.iter().filter(|line| line.contender == LIMIT) {
-            let (deputy, limit) = (self.per_second(crate::contender::DEPUTY, line.width), line.per_second);
+            let (deputy, limit) = (self.per_second(DEPUTY, line.width), line.per_second);
             writeln!(f, "{:<10} {deputy:>14} {limit:>12} {:>8.2}", line.width, ratio(deputy, limit))?;
         }
-        Ok(())
+        writeln!(f)?;
+        let sum = |name: &str| -> u64 {
+            self.cost.iter().filter(|cost| cost.contender == name).map(|cost| cost.cpu_ns).sum()
+        };
+        let limit = sum(LIMIT);
+        writeln!(f, "{:10} {:16} {:>10} {:>8}", "CPU time", "process", "ms/launch", "/ limit")?;
+        for cost in &self.cost {
+            let (ms, to_limit) = (ratio(cost.cpu_ns, 1_000_000), ratio(cost.cpu_ns, limit));
+            writeln!(f, "{:10} {:16} {ms:>10.2} {to_limit:>8.2}", cost.contender, cost.process)?;
+        }
+        let all = sum(DEPUTY);
+        let (ms, to_limit) = (ratio(all, 1_000_000), ratio(all, limit));
+        writeln!(f, "{:10} {:16} {ms:>10.2} {to_limit:>8.2}", DEPUTY, "all")
     }
 }
