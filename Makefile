@@ -7,14 +7,18 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test lint bench soak build packages introspection
+.PHONY: help demo test lint bench soak build packages introspection deb test-container test-vm vm-shell container-shell
 
 help:
 	@echo 'make demo    what Deputy is for: two laboratories, one portal, in a sandbox'
 	@echo 'make test    every test: lints, unit tests, and the whole inside the sandbox'
-	@echo 'make bench   speed, as ratios against references of the same run'
+	@echo 'make bench   launches against references of the same run, memory, a million accounts, refusals'
+	@echo '             (BENCH="launches memory" names sections)'
 	@echo 'make soak    the storms of `make test` at full length'
 	@echo 'make lint    formatting, clippy, house rules'
+	@echo 'make deb     the Debian packages, in target/deb'
+	@echo 'make test-container, make test-vm     the packages on whole machines (part of make test)'
+	@echo 'make container-shell, make vm-shell   a shell in such a machine'
 
 packages:
 	@tests/packages.sh
@@ -33,7 +37,28 @@ lint: packages
 	@tests/lint.sh
 
 bench: packages
-	@benches/run.sh
+	@BENCH='$(BENCH)' benches/run.sh
 
 soak: packages
 	@DEPUTY_SOAK=1 tests/all.sh
+
+# -d: the Rust toolchain is not one of Debian's packages. Everything else of Build-Depends is in tests/packages.sh.
+deb: packages
+	@mkdir -p target/deb
+	@rm -f target/deb/*.deb
+	dpkg-buildpackage --build=binary --no-sign -d \
+	    --buildinfo-option=-utarget/deb --buildinfo-option=-Otarget/deb/deputy.buildinfo \
+	    --changes-option=-utarget/deb --changes-option=-Otarget/deb/deputy.changes
+	@touch target/deb/built
+
+test-container: packages
+	@tests/machine/container.sh
+
+test-vm: packages
+	@tests/machine/vm.sh
+
+container-shell: packages
+	@tests/machine/container.sh shell
+
+vm-shell: packages
+	@tests/machine/vm.sh shell
