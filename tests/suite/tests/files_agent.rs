@@ -65,7 +65,8 @@ fn an_agent_cannot_look_into_its_users_other_processes() {
     // The process can be named; it is the look into it that Landlock refuses, and that a login of alice's has.
     assert!(matches!(agent.call(&stat(&environment)), Ended::Answer(FileReply::Stat(_))));
     wait_until("alice reads her own process", || as_user("alice", &["cat", &environment]).status == 0);
-    assert_eq!(agent.read(&environment), Err(Ended::Errno(13)));
+    // Without what was read: a failure is no place to print it.
+    assert_eq!(agent.read(&environment).map(drop), Err(Ended::Errno(13)));
 }
 
 #[test]
