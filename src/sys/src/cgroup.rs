@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::iter;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -25,11 +26,16 @@ const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// Where jobs have their cgroups: in the configured folder, or in one of Deputy's own at the top of the first hierarchy
 /// of version 2 that is mounted, so that ending a job is exact on machines without systemd, too, and on those where
 /// version 1 has the controllers. New jobs go to the first; both are looked at for those that run.
-fn jobs_folders(configured: &Path) -> Vec<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let own = mounts.lines().find_map(cgroup2_mount).map(|(_, point)| Path::new(point).join(OWN_FOLDER));
+///
+/// What is mounted is read only by who looks beyond the configured folder: the kernel writes it all down each time.
+fn jobs_folders(configured: &Path) -> impl Iterator<Item = PathBuf> {
     let configured = configured.join(PROCESSES).exists().then(|| configured.to_owned());
-    configured.into_iter().chain(own).collect()
+    configured.into_iter().chain(iter::once_with(own_folder).flatten())
+}
+
+fn own_folder() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mounts.lines().find_map(cgroup2_mount).map(|(_, point)| Path::new(point).join(OWN_FOLDER))
 }
 
 /// The file by which a folder is known to be a cgroup.
@@ -67,7 +73,7 @@ impl JobCgroup {
     /// # Errors
     /// If the configured folder is a cgroup, and none can be made below it.
     pub fn create(configured: &Path, job: &JobId) -> io::Result<Option<Self>> {
-        let Some(parent) = jobs_folders(configured).into_iter().next() else { return Ok(None) };
+        let Some(parent) = jobs_folders(configured).next() else { return Ok(None) };
         let path = parent.join(job.as_str());
         let made = match fs::create_dir(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -95,14 +101,14 @@ impl JobCgroup {
 
     /// The job's cgroup if it exists.
     pub fn find(configured: &Path, job: &JobId) -> Option<Self> {
-        let mut paths = jobs_folders(configured).into_iter().map(|folder| folder.join(job.as_str()));
+        let mut paths = jobs_folders(configured).map(|folder| folder.join(job.as_str()));
         let path = paths.find(|path| path.join(PROCESSES).exists())?;
         Some(Self { path, controllers: Vec::new() })
     }
 
     /// The jobs that have a cgroup.
     pub fn jobs(configured: &Path) -> Vec<JobId> {
-        let entries = jobs_folders(configured).into_iter().filter_map(|folder| fs::read_dir(folder).ok());
+        let entries = jobs_folders(configured).filter_map(|folder| fs::read_dir(folder).ok());
         entries.flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
     }
 
@@ -170,10 +176,10 @@ impl JobCgroup {
 
     /// What its processes have used so far, those that have ended included.
     pub fn usage(&self) -> CgroupUsage {
-        let cpu = |key| self.number("cpu.stat", key);
-        let io = self.read("io.stat").filter(|_| self.has("io"));
+        let cpu = self.read("cpu.stat").unwrap_or_default();
+        let io = self.has("io").then(|| self.read("io.stat")).flatten();
         CgroupUsage {
-            cpu_us: cpu("user_usec").zip(cpu("system_usec")),
+            cpu_us: number(&cpu, "user_usec").zip(number(&cpu, "system_usec")),
             memory_peak: self.read("memory.peak").and_then(|text| text.trim().parse().ok()),
             io_bytes: io.map(|text| (sum(&text, "rbytes="), sum(&text, "wbytes="))),
         }
@@ -203,9 +209,12 @@ impl JobCgroup {
 
     /// The number of one line of a file of `KEY NUMBER` lines.
     fn number(&self, file: &str, key: &str) -> Option<u64> {
-        let text = self.read(file)?;
-        text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
+        number(&self.read(file)?, key)
     }
+}
+
+fn number(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
 }
 
 fn make_if_absent(folder: &Path) -> io::Result<()> {

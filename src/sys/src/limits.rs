@@ -51,11 +51,11 @@ impl Limits {
         Ok(())
     }
 
-    /// Sets those that differ as far as this process may. To raise a hard limit takes `CAP_SYS_RESOURCE`, which root in
-    /// a container may lack; then the soft limit is raised to the hard one.
-    pub fn apply_as_far_as_allowed(&self) -> Result<(), Errno> {
-        for (&(soft, hard), resource) in self.0.iter().zip(ALL) {
-            let (_, lowered) = getrlimit(resource)?;
+    /// Sets those that differ from these, which the process has now, as far as it may. To raise a hard limit takes
+    /// `CAP_SYS_RESOURCE`, which root in a container may lack; then the soft limit is raised to the hard one.
+    pub fn apply_as_far_as_allowed(&self, now: &Limits) -> Result<(), Errno> {
+        let differing = self.0.iter().zip(now.0).zip(ALL).filter(|((wanted, now), _)| *wanted != now);
+        for ((&(soft, hard), (_, lowered)), resource) in differing {
             match setrlimit(resource, soft, hard) {
                 Err(Errno::EPERM) => setrlimit(resource, soft.min(lowered), lowered)?,
                 other => other?,

@@ -82,7 +82,9 @@ impl JobSession {
         let failed = |what: &str, error: &dyn std::fmt::Display| Denial::internal(format!("{what}: {error}"));
         self.groups = process::current_groups().map_err(|error| failed("getgroups", &error))?;
         self.limits = Limits::current().map_err(|error| failed("the job's limits", &error))?;
-        own_limits.apply_as_far_as_allowed().map_err(|error| failed("the shepherd's own limits", &error))
+        own_limits
+            .apply_as_far_as_allowed(&self.limits)
+            .map_err(|error| failed("the shepherd's own limits", &error))
     }
 
     /// Closes the session and deletes the credentials. The job has ended and its record is written: what fails here
