@@ -31,9 +31,6 @@ const MAX_LISTENERS: usize = 32;
 /// How long after a kill it is looked whether there is more to kill.
 const KILL_AGAIN: Duration = Duration::from_millis(20);
 
-/// The longest grace of a job whose consent was taken back.
-const REVOKED_GRACE: Duration = Duration::from_millis(JobCommand::CONSENT_GRACE_MS as u64);
-
 /// When and how a job is ended.
 #[derive(Debug, Clone, Copy)]
 pub struct EndRules {
@@ -267,7 +264,10 @@ impl<'a> Watch<'a> {
             Ok(JobCommand::Cancel { grace_ms }) => {
                 self.end(Some(EndCause::Cancelled), Duration::from_millis(grace_ms.into()));
             }
-            Ok(JobCommand::EndForConsent) => self.end(Some(EndCause::ConsentRevoked), REVOKED_GRACE),
+            Ok(JobCommand::EndForConsent) => {
+                let grace = Duration::from_millis(JobCommand::CONSENT_GRACE_MS.into());
+                self.end(Some(EndCause::ConsentRevoked), grace);
+            }
             Ok(JobCommand::Signal { signal }) if process::is_signal(signal) => self.tree.signal_first(signal),
             Ok(JobCommand::Signal { .. }) => {}
             Err(_) => return false,
@@ -362,9 +362,8 @@ fn offer(job: &JobId, connection: &OwnedFd, versions: JobVersions) -> Offered {
     }
     match deputy_wire::receive(&control) {
         Ok(Some(packet)) => job::read_answer(&packet.bytes).map_or(Offered::NoAnswer, Offered::Answered),
-        Ok(None) => Offered::Closed,
         Err(error) if error.would_block() => Offered::NoAnswer,
-        Err(_) => Offered::Closed,
+        Ok(None) | Err(_) => Offered::Closed,
     }
 }
 
