@@ -13,9 +13,13 @@ skipped_list=$work/skipped
 stages_failed=0
 stages_passed=0
 
+# For whoever wants to know what the time goes into; nothing depends on it.
+times=$work/times
+
 stage() {
     title=$1
     shift
+    begun=$(date +%s)
     printf '\n== %s\n' "$title"
     if { "$@" 2>&1; echo "$?" >"$work/status"; } | tee -a "$log" && [ "$(cat "$work/status")" -eq 0 ]; then
         stages_passed=$((stages_passed + 1))
@@ -23,19 +27,20 @@ stage() {
         stages_failed=$((stages_failed + 1))
         echo "stage failed: $title" | tee -a "$work/failed"
     fi
+    printf 'seconds: %5d  %s\n' "$(($(date +%s) - begun))" "$title" >>"$times"
 }
 
-in_sandbox() {
-    CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$PWD/tests/suite/run.sh" \
-    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$PWD/tests/suite/run.sh" \
-        cargo test --locked --no-fail-fast -p deputy-suite --tests
+# Always the same selection of packages: another one has other features of the crates that they share, and builds all of
+# these anew. The runner puts the programs of the suite into a sandbox, and runs all others as they are.
+cargo_tests() {
+    CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$PWD/tests/suite/in-sandbox.sh" \
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$PWD/tests/suite/in-sandbox.sh" \
+        cargo test --locked --no-fail-fast --workspace
 }
 
 stage 'build' cargo build --locked --workspace --all-targets
 stage 'lints and house rules' tests/lint.sh
-stage 'unit tests' cargo test --locked --no-fail-fast --workspace --exclude deputy-suite --exclude deputy-sandbox
-stage 'the sandbox itself' cargo test --locked --no-fail-fast -p deputy-sandbox
-stage 'the whole, inside the sandbox' in_sandbox
+stage 'unit tests, the sandbox itself, and the whole inside the sandbox' cargo_tests
 stage 'the demo' demo/run.sh
 # The packages are what a machine gets: built once, looked at, then installed on whole machines.
 stage 'the Debian packages' tests/machine/packages.sh
@@ -62,5 +67,6 @@ printf '\n'
 grep -hE '^test .* (FAILED|failed)$|^not ok ' "$log"
 [ ! -f "$work/failed" ] || cat "$work/failed"
 sed 's/^/skipped: /' "$skipped_list"
+cat "$times"
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

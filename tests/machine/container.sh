@@ -37,7 +37,7 @@ probe=$(suite_program probe) && {
     cp "$probe" "$work/root/machine-test/bin/probe"
     cp target/debug/deputy-probe "$work/root/machine-test/bin/"
 }
-cargo build --locked --quiet -p deputy-nss-format || fail names_are_built 'cargo build -p deputy-nss-format failed'
+cargo build --locked --quiet --workspace --all-targets || fail names_are_built 'cargo build --workspace --all-targets failed'
 mkdir -p "$work/root/machine-test/bin"
 cp target/debug/deputy-nss-map "$work/root/machine-test/bin/"
 test_unit "$work/root"

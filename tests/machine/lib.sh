@@ -139,7 +139,8 @@ keep_journal() {
 
 # suite_program NAME: the newest build of one of the suite's test programs.
 suite_program() {
-    found=$(cargo test --locked --quiet -p deputy-suite --test "$1" --no-run --message-format=json 2>/dev/null |
+    # The same selection of packages as everywhere: see tests/all.sh.
+    found=$(cargo test --locked --quiet --workspace --test "$1" --no-run --message-format=json 2>/dev/null |
         sed -n 's/.*"executable":"\([^"]*\/'"$1"'-[^"]*\)".*/\1/p' | tail -n 1)
     [ -n "$found" ] && printf '%s\n' "$found"
 }
@@ -149,7 +150,7 @@ copy_suite() {
     suite=$1/machine-test/suite
     shift
     mkdir -p "$suite/bin"
-    cargo build --locked --quiet -p deputy-sandbox || fail suite_is_built 'cargo build -p deputy-sandbox failed'
+    cargo build --locked --quiet --workspace --all-targets || fail suite_is_built 'cargo build --workspace --all-targets failed'
     # Without what only a debugger reads: the machine's disk is small.
     strip -o "$suite/bin/deputy-sandbox" target/debug/deputy-sandbox
     cp target/release/deputyd target/release/deputy-launcher target/release/deputyctl target/release/deputy-store \

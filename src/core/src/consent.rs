@@ -13,6 +13,9 @@ use crate::ids::OsUid;
 use crate::job::OsIdentity;
 use crate::names::{AccountName, ApplicationName};
 
+/// By how many seconds a clock may be behind itself: somebody corrected it.
+const CLOCK_TOLERANCE: u64 = 60;
+
 /// Who gave a consent, and so who was entitled to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -132,6 +135,16 @@ impl Consent {
             return Err(Denial::new(Code::ConsentExpired, "consent", "the consent to this link has expired")
                 .remedy("link the account again, or let root grant consent"));
         }
+        // With a clock that is behind, what has expired would hold again.
+        if self.expires.is_some() && self.made > now.saturating_add(CLOCK_TOLERANCE) {
+            return Err(Denial::new(
+                Code::ConsentExpired,
+                "consent",
+                "the machine's clock is behind the time at which this consent was given, so that nobody knows whether it \
+                 has expired",
+            )
+            .remedy("set the machine's clock; if it was wrong before, take the consent back and give it again"));
+        }
         if self.service_uid != service_uid {
             return Err(Denial::new(
                 Code::NoConsent,
@@ -211,6 +224,18 @@ mod tests {
         assert_eq!(code(identity(1001), 990, 200), Err(Code::ConsentExpired));
         assert_eq!(code(identity(1001), 991, 150), Err(Code::NoConsent));
         assert_eq!(code(identity(1002), 990, 150), Err(Code::LinkStale));
+    }
+
+    #[test]
+    fn with_a_clock_that_is_behind_one_that_can_expire_does_not_hold() {
+        let consent = consent();
+        let holds =
+            |consent: &Consent, now| consent.check(&identity(1001), 990, now).map_err(|denial| denial.code);
+        assert_eq!(holds(&consent, 40), Ok(()));
+        assert_eq!(holds(&consent, 39), Err(Code::ConsentExpired));
+        assert_eq!(holds(&consent, 0), Err(Code::ConsentExpired));
+        // One that never expires does not ask what time it is.
+        assert_eq!(holds(&Consent { expires: None, ..consent }, 0), Ok(()));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use crate::ids::{JobId, OsGid, OsUid};
 use crate::names::OsUserName;
@@ -225,14 +226,86 @@ pub struct ExitRecord {
     pub enforcement: Enforcement,
 }
 
+/// A text is not an exit record that this program reads.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RecordError {
+    /// It is not whole, or of another form than its version says.
+    #[error("{0}")]
+    Damaged(String),
+    /// A later release wrote it, and says how the job ended with words that this one does not know.
+    #[error("the end record is of version {0}, and this program does not know the end that it tells")]
+    Later(u32),
+}
+
 impl ExitRecord {
     /// The version that this program writes.
     pub const VERSION: u32 = 1;
+
+    /// Reads the text of a record. Of one that a later release wrote, what is known is taken: how and when the job ended
+    /// has to be.
+    pub fn parse(text: &str) -> Result<Self, RecordError> {
+        let damaged = |error: toml::de::Error| RecordError::Damaged(error.to_string());
+        let Versioned { version } = toml::from_str(text).map_err(damaged)?;
+        if version <= Self::VERSION {
+            return toml::from_str(text).map_err(damaged);
+        }
+        let later: Later = toml::from_str(text).map_err(|_| RecordError::Later(version))?;
+        Ok(Self {
+            version,
+            job: later.job,
+            end: later.end,
+            cause: part(later.cause),
+            ended_us: later.ended_us,
+            usage: part(later.usage).unwrap_or_default(),
+            captured: part(later.captured).unwrap_or_default(),
+            enforcement: part(later.enforcement).unwrap_or_default(),
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// What a record of any later version has.
+#[derive(Deserialize)]
+struct Later {
+    job: JobId,
+    end: JobEnd,
+    ended_us: u64,
+    cause: Option<toml::Value>,
+    usage: Option<toml::Value>,
+    captured: Option<toml::Value>,
+    enforcement: Option<toml::Value>,
+}
+
+/// A part of it, if it is one that this release knows.
+fn part<'de, P: Deserialize<'de>>(value: Option<toml::Value>) -> Option<P> {
+    value.and_then(|value| value.try_into().ok())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const RECORD: &str = "version = 1\njob = 'aeaqcaibaeaqcaib'\nended_us = 7\n[end.exited]\ncode = 3\n\
+        [usage]\nuser_us = 1\nsystem_us = 2\nmax_rss_kib = 3\nwall_us = 4\n";
+
+    #[test]
+    fn a_record_of_a_later_release_is_read_as_far_as_it_is_known() {
+        let ours = ExitRecord::parse(RECORD).unwrap();
+        assert_eq!((&ours.end, ours.usage.wall_us), (&JobEnd::Exited { code: 3 }, 4));
+        // One that says it is ours has to be.
+        let with_more = RECORD.replace("ended_us", "energy_joules = 5\nended_us");
+        assert!(matches!(ExitRecord::parse(&with_more), Err(RecordError::Damaged(_))));
+        let later = with_more.replace("version = 1", "version = 2\ncause = 'preempted'");
+        let read = ExitRecord::parse(&later).unwrap();
+        assert_eq!(read, ExitRecord { version: 2, ..ours });
+        let strange = later.replace("[end.exited]\ncode = 3", "[end.migrated]\nto = 'elsewhere'");
+        assert_eq!(ExitRecord::parse(&strange), Err(RecordError::Later(2)));
+        assert!(matches!(ExitRecord::parse("\n\n"), Err(RecordError::Damaged(_))));
+    }
 
     #[test]
     fn exit_statuses_are_those_of_a_shell() {

@@ -3,14 +3,15 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use deputy_core::message::{self, FileReply, FileRequest, LauncherReply, LauncherRequest};
+use deputy_core::message::job::{JOB_VERSION, decode_reply, encode_command};
+use deputy_core::message::{self, FileReply, FileRequest, JobCommand, LauncherReply, LauncherRequest};
 use deputy_core::{Code, Denial};
 use deputy_wire::{Packet, WireError, peer, receive, send};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-use serde::Serialize;
 use thiserror::Error;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -157,11 +158,15 @@ impl Launcher {
 /// tokio has no type for SEQPACKET sockets. Only the readiness of its stream type is used; the packets are
 /// deputy-wire's.
 #[derive(Debug)]
-pub struct Channel(UnixStream);
+pub struct Channel {
+    stream: UnixStream,
+    /// The version in which a job's shepherd speaks here, and is spoken to. It always speaks first.
+    job_version: AtomicU16,
+}
 
 impl Channel {
     fn new(socket: OwnedFd) -> io::Result<Self> {
-        UnixStream::from_std(socket.into()).map(Self)
+        Ok(Self { stream: UnixStream::from_std(socket.into())?, job_version: AtomicU16::new(JOB_VERSION) })
     }
 
     /// Sends the request that the connection is for.
@@ -174,18 +179,19 @@ impl Channel {
         self.send_bytes(&bytes, descriptors).await.map_err(LauncherError::Broken)
     }
 
-    /// Sends one more message.
-    pub async fn send<M: Serialize>(&self, message: &M) -> Result<(), LauncherError> {
-        let bytes = message::encode(message).map_err(|error| LauncherError::Denied(error.into()))?;
+    /// Sends a command to the job's shepherd.
+    pub async fn command(&self, command: JobCommand) -> Result<(), LauncherError> {
+        let bytes = encode_command(command, self.job_version.load(Ordering::Relaxed))
+            .map_err(|error| LauncherError::Denied(error.into()))?;
         self.send_bytes(&bytes, &[]).await.map_err(LauncherError::Broken)
     }
 
     async fn send_bytes(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), WireError> {
         // A new socket has room: only where it has none is readiness waited for.
-        let mut sent = send(&self.0, bytes, descriptors);
+        let mut sent = send(&self.stream, bytes, descriptors);
         while sent.as_ref().is_err_and(WireError::would_block) {
-            self.0.writable().await?;
-            sent = self.attempt(Interest::WRITABLE, || send(&self.0, bytes, descriptors));
+            self.stream.writable().await?;
+            sent = self.attempt(Interest::WRITABLE, || send(&self.stream, bytes, descriptors));
         }
         sent
     }
@@ -196,7 +202,7 @@ impl Channel {
         interest: Interest,
         work: impl FnOnce() -> Result<T, WireError>,
     ) -> Result<T, WireError> {
-        let tried = self.0.try_io(interest, || match work() {
+        let tried = self.stream.try_io(interest, || match work() {
             Err(error) if error.would_block() => Err(io::ErrorKind::WouldBlock.into()),
             other => Ok(other),
         });
@@ -230,8 +236,8 @@ impl Channel {
 
     async fn packet(&self) -> Result<Option<Packet>, LauncherError> {
         loop {
-            self.0.readable().await.map_err(|error| LauncherError::Broken(error.into()))?;
-            match self.attempt(Interest::READABLE, || receive(&self.0)) {
+            self.stream.readable().await.map_err(|error| LauncherError::Broken(error.into()))?;
+            match self.attempt(Interest::READABLE, || receive(&self.stream)) {
                 Err(error) if error.would_block() => {}
                 other => return other.map_err(LauncherError::Broken),
             }
@@ -240,9 +246,12 @@ impl Channel {
 
     async fn reply_with_descriptors(&self) -> Result<Option<(LauncherReply, Vec<OwnedFd>)>, LauncherError> {
         let Some(packet) = self.packet().await? else { return Ok(None) };
-        match message::decode(&packet.bytes) {
-            Ok(LauncherReply::Denied(denial)) => Err(LauncherError::Denied(denial)),
-            Ok(reply) => Ok(Some((reply, packet.descriptors))),
+        match decode_reply(&packet.bytes) {
+            Ok((LauncherReply::Denied(denial), _)) => Err(LauncherError::Denied(denial)),
+            Ok((reply, version)) => {
+                self.job_version.store(version, Ordering::Relaxed);
+                Ok(Some((reply, packet.descriptors)))
+            }
             Err(error) => Err(LauncherError::Broken(error.into())),
         }
     }

@@ -10,6 +10,7 @@ pub mod audit;
 pub mod authentication;
 pub mod authority;
 pub mod bus;
+pub mod clock_watch;
 pub mod daemon;
 pub mod directory;
 pub mod explain;

@@ -1,5 +1,6 @@
 //! The life of the program: open, serve, take the name, end in order.
 
+use std::fmt::Write as _;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -17,6 +18,7 @@ use zbus::{Connection, MessageStream};
 
 use crate::bus::NAME;
 use crate::bus::router::{End, Router};
+use crate::clock_watch::{ClockWatch, Step};
 use crate::daemon::{Daemon, Places};
 use crate::directory::{Directory, EtcSource};
 use crate::launcher::Launcher;
@@ -80,6 +82,8 @@ pub struct Serving {
     /// Its connection.
     pub connection: Connection,
     router: tokio::task::JoinHandle<End>,
+    /// What was last noticed about the machine's clock; `systemctl status` shows it until the next reload.
+    clock: Option<Step>,
 }
 
 impl Serving {
@@ -94,9 +98,10 @@ impl Serving {
         let (directories, secrets) = (places.store.clone(), places.secrets.clone());
         let opened = tokio::task::spawn_blocking(move || {
             let (store, report) = Store::open(&directories)?;
-            Ok::<_, Fatal>((store, report, Passwords::open(&secrets)?))
+            let last_recorded = store.last_recorded()?;
+            Ok::<_, Fatal>((store, report, last_recorded, Passwords::open(&secrets)?))
         });
-        let (store, report, passwords) =
+        let (store, report, last_recorded, passwords) =
             opened.await.map_err(|error| Fatal::Io(io::Error::other(error)))??;
         tracing::info!(
             records = report.last_number,
@@ -113,6 +118,12 @@ impl Serving {
             passwords,
         )
         .map_err(Fatal::Denied)?;
+        // Before anybody can use one.
+        let clock = last_recorded.and_then(|last| ClockWatch::new().behind(last));
+        if let Some(step) = clock {
+            sessions::end_all_for_the_clock(&daemon.store).await;
+            tracing::warn!(event = "clock_was_set", message = %step);
+        }
         let jobs = daemon.tracker.take_up()?;
         let applications = daemon.directory.snapshot().names().len();
         tracing::info!(jobs, applications, "taken up");
@@ -121,7 +132,7 @@ impl Serving {
             Ok(listener) => drop(tokio::spawn(query::serve(Arc::clone(&daemon), listener))),
             Err(error) => tracing::error!(%error, path = %places.query.display(), "no questions of PAM"),
         }
-        Self::serve(daemon, connection, stream).await
+        Ok(Self { clock, ..Self::serve(daemon, connection, stream).await? })
     }
 
     /// Serves a daemon on a connection.
@@ -151,7 +162,7 @@ impl Serving {
                 tracing::warn!(%error, "wrong tries of the time before the start are not known");
             }
         });
-        Ok(Self { daemon, connection, router })
+        Ok(Self { daemon, connection, router, clock: None })
     }
 
     /// Serves until there is a reason to end.
@@ -163,6 +174,7 @@ impl Serving {
         let mut alive = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3600)));
         let mut look = tokio::time::interval(LOOK);
         let mut head = tokio::time::interval(HEAD);
+        let mut clock = ClockWatch::new();
         loop {
             tokio::select! {
                 _ = term.recv() => return Ok(()),
@@ -174,9 +186,14 @@ impl Serving {
                     Err(error) => Fatal::Io(io::Error::other(error)),
                 }),
                 _ = alive.tick() => if watchdog.is_some() { tell(&[NotifyState::Watchdog]); },
-                _ = look.tick() => if let Some(why) = self.daemon.store.stopped() {
-                    return Err(Fatal::StoreStopped(why));
-                },
+                _ = look.tick() => {
+                    if let Some(why) = self.daemon.store.stopped() {
+                        return Err(Fatal::StoreStopped(why));
+                    }
+                    if let Some(step) = clock.look() {
+                        self.clock_was_set(step).await;
+                    }
+                }
                 _ = head.tick() => {
                     let (number, hash) = self.daemon.store.head();
                     tracing::info!(number, hash, "head of the ledger");
@@ -185,9 +202,24 @@ impl Serving {
         }
     }
 
+    async fn clock_was_set(&mut self, step: Step) {
+        if matches!(step, Step::Back(_)) {
+            sessions::end_all_for_the_clock(&self.daemon.store).await;
+        }
+        tracing::warn!(event = "clock_was_set", message = %step);
+        self.clock = Some(step);
+        self.tell_status(0);
+    }
+
+    fn tell_status(&self, findings: usize) {
+        let applications = self.daemon.directory.snapshot().names().len();
+        tell(&[NotifyState::Status(&serving_status(applications, findings, self.clock))]);
+    }
+
     /// Says what is wrong with root's files now. They are in force as soon as they are written; this is for whoever wants
     /// to hear of it at once (`systemctl reload`).
-    fn look_at_files(&self) {
+    fn look_at_files(&mut self) {
+        self.clock = None;
         let snapshot = self.daemon.directory.snapshot();
         let findings = snapshot.findings(None);
         for finding in &findings {
@@ -195,7 +227,7 @@ impl Serving {
         }
         let applications = snapshot.names().len();
         tracing::info!(applications, findings = findings.len(), "looked at the configuration");
-        tell(&[NotifyState::Status(&serving_status(applications, findings.len()))]);
+        self.tell_status(findings.len());
     }
 
     /// Ends in order.
@@ -231,11 +263,10 @@ async fn live(places: Places) -> Result<(), Fatal> {
         return Err(Fatal::Root);
     }
     let mut serving = Serving::start(&places).await?;
-    let applications = serving.daemon.directory.snapshot().names().len();
     // Before anybody may send one: it would end the program.
     let _heard = signal(SignalKind::hangup())?;
-    let status = serving_status(applications, 0);
-    tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+    tell(&[NotifyState::Ready]);
+    serving.tell_status(0);
     tracing::info!(name = NAME, socket = %Path::new(&places.launcher).display(), "serving");
     let result = serving.wait().await;
     tell(&[NotifyState::Stopping, NotifyState::Status("ending")]);
@@ -243,11 +274,15 @@ async fn live(places: Places) -> Result<(), Fatal> {
     result
 }
 
-fn serving_status(applications: usize, findings: usize) -> String {
-    match findings {
-        0 => format!("serving {applications} applications"),
-        _ => format!("serving {applications} applications; {findings} findings, which the journal has"),
+fn serving_status(applications: usize, findings: usize, clock: Option<Step>) -> String {
+    let mut status = format!("serving {applications} applications");
+    if findings > 0 {
+        let _ = write!(status, "; {findings} findings, which the journal has");
     }
+    if let Some(step) = clock {
+        let _ = write!(status, "; {step}");
+    }
+    status
 }
 
 fn tell(state: &[NotifyState<'_>]) {

@@ -261,18 +261,34 @@ pub async fn list(call: Call, (mut options,): (Options,)) -> Result<Granted<(Vec
 pub async fn sweep(store: Store) {
     loop {
         tokio::time::sleep(SWEEP).await;
-        let mut request = PageRequest::first(1000);
-        while let Ok(page) = store.all_sessions(&request) {
-            let now = Timestamp::now();
-            for session in page.items.into_iter().filter(|session| session.expires <= now) {
-                let change = Change::SessionClosed { id: session.id, reason: "expired".into() };
-                if store.commit(change, Actor::daemon("close expired sessions")).await.is_err() {
-                    break;
-                }
+        let over = |session: &Session| session.expires <= Timestamp::now();
+        close_those(&store, over, "expired", "close expired sessions").await;
+    }
+}
+
+/// Ends every session that there is: the clock by which they end was set back.
+pub async fn end_all_for_the_clock(store: &Store) {
+    close_those(store, |_| true, "the machine's clock was set back", "look at the clock").await;
+}
+
+async fn close_those(
+    store: &Store,
+    meant: impl Fn(&Session) -> bool,
+    reason: &'static str,
+    task: &'static str,
+) {
+    let mut request = PageRequest::first(1000);
+    while let Ok(page) = store.all_sessions(&request) {
+        for session in page.items.into_iter().filter(&meant) {
+            let change = Change::SessionClosed { id: session.id, reason: reason.into() };
+            match store.commit(change, Actor::daemon(task)).await {
+                // It ended meanwhile.
+                Ok(_) | Err(StoreError::NotFound { .. }) => {}
+                Err(_) => break,
             }
-            let Some(next) = page.next else { break };
-            request.after = Some(next);
         }
+        let Some(next) = page.next else { break };
+        request.after = Some(next);
     }
 }
 

@@ -5,11 +5,11 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use deputy_core::message::{JobCommand, LauncherReply, decode, encode};
+use deputy_core::message::job::{JOB_VERSION, decode_reply, encode_command};
+use deputy_core::message::{JobCommand, LauncherReply, MessageError, OwnerReply, decode};
 use deputy_wire::{LAUNCHER_SOCKET, OWNER_SOCKET, WireError, connect, receive};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use serde::de::DeserializeOwned;
 
 use crate::acting::{Ids, acting_as};
 
@@ -18,6 +18,24 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The most descriptors that a test sends along: what the kernel lets one packet have (`SCM_MAX_FD`).
 const MAX_DESCRIPTORS: usize = 253;
+
+/// What one of the sockets answers with.
+pub trait Answer: Sized {
+    /// The answer of a packet.
+    fn of(packet: &[u8]) -> Result<Self, MessageError>;
+}
+
+impl Answer for LauncherReply {
+    fn of(packet: &[u8]) -> Result<Self, MessageError> {
+        decode_reply(packet).map(|(reply, _)| reply)
+    }
+}
+
+impl Answer for OwnerReply {
+    fn of(packet: &[u8]) -> Result<Self, MessageError> {
+        decode(packet)
+    }
+}
 
 /// One connection.
 #[derive(Debug)]
@@ -59,13 +77,13 @@ impl Line {
 
     /// Sends a command to the shepherd at the other end.
     pub fn command(&self, command: JobCommand) {
-        self.send(&encode(&command).expect("a command"), &[]);
+        self.send(&encode_command(command, JOB_VERSION).expect("a command"), &[]);
     }
 
     /// The next answer; none when the other end has closed.
-    pub fn next<M: DeserializeOwned>(&self) -> Option<M> {
+    pub fn next<M: Answer>(&self) -> Option<M> {
         match receive(self.0.as_fd()) {
-            Ok(Some(packet)) => Some(decode(&packet.bytes).expect("an answer is a message")),
+            Ok(Some(packet)) => Some(M::of(&packet.bytes).expect("an answer is a message")),
             Ok(None) => None,
             Err(error) => panic!("no answer: {error}"),
         }
@@ -77,7 +95,7 @@ impl Line {
     }
 
     /// All answers until the other end closes.
-    pub fn rest<M: DeserializeOwned>(&self) -> Vec<M> {
+    pub fn rest<M: Answer>(&self) -> Vec<M> {
         std::iter::from_fn(|| self.next()).collect()
     }
 }

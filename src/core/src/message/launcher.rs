@@ -385,6 +385,11 @@ pub enum JobCommand {
     EndForConsent,
 }
 
+impl JobCommand {
+    /// The longest grace of a job whose consent was taken back, in milliseconds.
+    pub const CONSENT_GRACE_MS: u32 = 10_000;
+}
+
 /// An answer of one of the launcher's children.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LauncherReply {

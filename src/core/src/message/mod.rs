@@ -6,6 +6,7 @@
 
 pub mod conversation;
 mod files;
+pub mod job;
 mod launcher;
 mod owner;
 pub mod query;
@@ -36,7 +37,8 @@ pub const MAX_MEMFD: usize = 4 * 1024 * 1024;
 /// The first bytes of each packet.
 pub const MAGIC: [u8; 4] = *b"DPTY";
 
-/// The version of the messages. A launcher and a daemon of different versions refuse each other's packets.
+/// The version of the messages. A launcher and a daemon of different versions refuse each other's packets. What shepherds
+/// say, who outlive both, has versions of its own: [`job`].
 pub const VERSION: u16 = 1;
 
 /// A packet is not a message.
@@ -72,9 +74,13 @@ impl From<MessageError> for Denial {
 
 /// The packet of a message.
 pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, MessageError> {
+    encode_of(message, MAGIC, VERSION)
+}
+
+fn encode_of<M: Serialize>(message: &M, magic: [u8; 4], version: u16) -> Result<Vec<u8>, MessageError> {
     let mut packet = Vec::with_capacity(256);
-    packet.extend_from_slice(&MAGIC);
-    packet.extend_from_slice(&VERSION.to_le_bytes());
+    packet.extend_from_slice(&magic);
+    packet.extend_from_slice(&version.to_le_bytes());
     let packet = postcard::to_extend(message, packet).map_err(|_| MessageError::Body)?;
     if packet.len() > MAX_MEMFD {
         return Err(MessageError::TooLong(packet.len()));
@@ -85,6 +91,12 @@ pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, MessageError> {
 /// The message of a packet.
 pub fn decode<M: DeserializeOwned>(packet: &[u8]) -> Result<M, MessageError> {
     decode_of(packet, &MAGIC, VERSION)
+}
+
+/// The version that a packet of ours says it is in.
+fn version_of(packet: &[u8]) -> Result<u16, MessageError> {
+    let rest = packet.strip_prefix(&MAGIC).ok_or(MessageError::Magic)?;
+    rest.first_chunk().map(|version| u16::from_le_bytes(*version)).ok_or(MessageError::Magic)
 }
 
 /// The message of a packet of the protocol with this magic and version: nothing may be missing, nothing left over.

@@ -27,6 +27,8 @@ pub struct Live {
 
 struct Now {
     job: Job,
+    /// Why its shepherd, which lives, takes no commands of this release.
+    foreign: Option<Denial>,
     watchers: Watchers,
 }
 
@@ -34,7 +36,7 @@ impl Live {
     /// The job, and what its shepherd will be asked for.
     pub fn new(job: Job) -> (Self, mpsc::Receiver<JobCommand>) {
         let (commands, receiver) = mpsc::channel(COMMANDS);
-        let now = Mutex::new(Now { job, watchers: Watchers::default() });
+        let now = Mutex::new(Now { job, foreign: None, watchers: Watchers::default() });
         (Self { commands, now, changed: watch::Sender::new(()), subscribers: OnceLock::new() }, receiver)
     }
 
@@ -94,8 +96,16 @@ impl Live {
         now.watchers.tell(&line, last);
     }
 
+    /// Takes note that its shepherd is of a release that cannot be spoken to, or can again.
+    pub fn can_be_commanded(&self, foreign: Option<Denial>) {
+        self.lock().foreign = foreign;
+    }
+
     /// Asks the job's shepherd for something.
     pub fn command(&self, command: JobCommand) -> Result<(), Denial> {
+        if let Some(foreign) = self.lock().foreign.clone() {
+            return Err(foreign);
+        }
         self.commands.try_send(command).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
                 Denial::new(Code::Busy, "job", "the job has more commands waiting than it takes")

@@ -42,6 +42,11 @@ impl Tracker {
             match self.try_settle(live).await {
                 Ok(Some(settled)) => return settled,
                 Ok(None) => {}
+                // Nothing that is done here makes another release of it; its record is read when it has ended.
+                Err(LauncherError::Denied(denial)) if denial.code == Code::UnsupportedVersion => {
+                    tracing::warn!(job = %live.id(), message = %denial.message, "a job cannot be commanded");
+                    live.can_be_commanded(Some(denial));
+                }
                 Err(error) => tracing::warn!(job = %live.job().id, %error, "a job cannot be asked about"),
             }
             sleep(pause).await;

@@ -268,6 +268,7 @@ impl Tracker {
                 };
                 match settled {
                     Settled::Running(channel, ending) => {
+                        live.can_be_commanded(None);
                         live.become_state(JobState::Running {}, None);
                         self.0.queue.runs(&id);
                         if let Some(cause) = ending {
@@ -299,7 +300,7 @@ impl Tracker {
                     Ok(_) | Err(_) => tracing::debug!(job = %id, "the shepherd's connection ended; asking"),
                 },
                 Some(command) = commands.recv() => {
-                    if let Err(error) = current.send(&command).await {
+                    if let Err(error) = current.command(command).await {
                         tracing::warn!(job = %id, %error, "a command did not reach the job");
                     }
                     channel = Some(current);

@@ -217,6 +217,12 @@ impl Store {
         self.inner.index.read().tip.number
     }
 
+    /// When the last record was written, by the clock of then; none if there is no record.
+    pub fn last_recorded(&self) -> Result<Option<Timestamp>, StoreError> {
+        let last = self.audit(self.last_number(), &AuditFilter::default(), &PageRequest::first(1))?;
+        Ok(last.items.first().map(|entry| entry.at))
+    }
+
     /// Records of the ledger from number `from`, oldest first. This reads segments: call it where blocking is allowed.
     pub fn audit(
         &self,

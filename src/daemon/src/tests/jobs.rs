@@ -180,7 +180,7 @@ async fn commands_reach_the_shepherd_of_the_job() {
         let mut seen = Vec::new();
         while seen.len() < 2 {
             let packet = receive(&socket).unwrap().unwrap();
-            seen.push(message::decode::<JobCommand>(&packet.bytes).unwrap());
+            seen.push(message::job::decode_command(&packet.bytes).unwrap());
         }
         assert_eq!(seen, [JobCommand::Signal { signal: 10 }, JobCommand::Cancel { grace_ms: 5 }]);
         answer(&socket, &record(&run.job, JobEnd::Signaled { signal: 15, core: false }));
@@ -204,6 +204,52 @@ async fn commands_reach_the_shepherd_of_the_job() {
     let jobs = listed(&harness, "done").await;
     assert_eq!(jobs.len(), 1);
     assert_eq!(i32::try_from(&jobs[0]["status"]).unwrap(), 143);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_shepherd_is_commanded_in_its_own_version() {
+    let harness = Harness::new(linking(|request, _, socket| {
+        let LauncherRequest::Run(run) = request else { return };
+        let running = message::job::encode_state(JobState::Running, 1).unwrap();
+        deputy_wire::send(&socket, &running, &[]).unwrap();
+        let packet = receive(&socket).unwrap().unwrap();
+        assert_eq!(packet.bytes[4..6], 1u16.to_le_bytes());
+        assert_eq!(message::job::decode_command(&packet.bytes), Ok(JobCommand::Signal { signal: 10 }));
+        answer(&socket, &record(&run.job, JobEnd::Signaled { signal: 10, core: false }));
+    }));
+    harness.linked(DEMO, "alice").await;
+    let job = harness.run(DEMO, "alice", &["/bin/sleep", "9"]).await.unwrap();
+    ok(&harness.call_at(DEMO, &job, "Job.Signal", &(10, none())).await);
+    harness.job_state(&job, &["ended"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shepherd_that_cannot_be_spoken_to_is_named_and_its_job_is_neither_lost_nor_given_up() {
+    let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let is_over = Arc::clone(&over);
+    let harness = Harness::new(linking(move |request, _, socket| match request {
+        LauncherRequest::Attach { job } if is_over.load(Ordering::SeqCst) => {
+            answer(&socket, &record(&job, JobEnd::Exited { code: 3 }));
+        }
+        LauncherRequest::Attach { .. } => denied(&socket, Code::UnsupportedVersion),
+        LauncherRequest::Run(_) => answer(&socket, &LauncherReply::Job(JobState::Running)),
+        other => panic!("{other:?}"),
+    }));
+    harness.linked(DEMO, "alice").await;
+    let job = harness.run(DEMO, "alice", &["/bin/sleep", "9"]).await.unwrap();
+    // The command before the shepherd has been asked is taken, and waits for it.
+    let mut told = harness.call_at(DEMO, &job, "Job.Signal", &(10, none())).await;
+    for _ in 0..6000 {
+        if told.message_type() == zbus::message::Type::Error && code(&told) != "Busy" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        told = harness.call_at(DEMO, &job, "Job.Signal", &(10, none())).await;
+    }
+    assert_eq!(code(&told), "UnsupportedVersion");
+    assert_eq!(listed(&harness, "running").await.len(), 1);
+    over.store(true, Ordering::SeqCst);
+    harness.job_state(&job, &["ended"]).await;
 }
 
 /// The jobs that are listed in a state.

@@ -7,7 +7,8 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use deputy_core::ids::{JobId, OsUid};
-use deputy_core::message::{JobCommand, encode};
+use deputy_core::message::JobCommand;
+use deputy_core::message::job::encode_command;
 use deputy_core::names::{AccountName, ApplicationName};
 
 use super::folder;
@@ -76,12 +77,15 @@ fn tell(job: &JobId, application: &ApplicationName, account: &AccountName, uid: 
 
 fn end(job: &JobId) -> Told {
     let Ok((ours, theirs)) = deputy_wire::pair() else { return Told::Later };
-    match adopt(job, &theirs) {
-        Adoption::Adopted => {}
+    let version = match adopt(job, &theirs) {
+        Adoption::Adopted(version) => version,
         Adoption::NoShepherd => return Told::NotMeant,
-        Adoption::Failed => return Told::Later,
-    }
-    match encode(&JobCommand::EndForConsent).map(|packet| deputy_wire::send(&ours, &packet, &[])) {
+        // What cannot be told is counted, and whoever takes the consent back hears of it.
+        Adoption::Failed | Adoption::Foreign(_) => return Told::Later,
+    };
+    match encode_command(JobCommand::EndForConsent, version)
+        .map(|packet| deputy_wire::send(&ours, &packet, &[]))
+    {
         Ok(Ok(())) => Told::Ending,
         _ => Told::Later,
     }

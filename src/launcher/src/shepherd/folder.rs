@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use deputy_core::denial::{Code, Denial};
 use deputy_core::ids::JobId;
-use deputy_core::job::{Enforcement, ExitRecord, JobEnd, OsIdentity, Usage};
+use deputy_core::job::{Enforcement, ExitRecord, JobEnd, OsIdentity, RecordError, Usage};
 use deputy_core::message::{JobState, LauncherReply, RunRequest};
 use deputy_core::names::{AccountName, ApplicationName};
 use deputy_core::stream::{Captured, CapturedStream, LeftOut};
@@ -30,9 +30,9 @@ const PREPARED: &str = "exit.prepared";
 const DENIED: &str = "denied";
 const ABANDONED: &str = "abandoned";
 
-/// For whom a job runs, for whoever looks for the jobs of a consent.
+/// For whom a job runs, for whoever looks for the jobs of a consent. What a later release adds to it is passed over: a job
+/// must be found by whoever takes the consent back, whichever release started it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct JobIdentity {
     /// The application.
     pub application: ApplicationName,
@@ -212,11 +212,19 @@ pub fn exists(job: &JobId) -> bool {
 pub fn outcome(job: &JobId) -> Option<LauncherReply> {
     let folder = job_folder(job);
     let read = |name: &str| durable::read(&folder, name, MAX_RECORD).ok().flatten();
-    let record = |name: &str| read(name).and_then(|text| toml::from_str::<ExitRecord>(&text).ok());
+    let record = |name: &str| match read(name).map(|text| ExitRecord::parse(&text))? {
+        Ok(record) => Some(LauncherReply::Job(JobState::Ended(record))),
+        // It has ended, and the release that wrote this can say how.
+        Err(error @ RecordError::Later(_)) => Some(LauncherReply::Denied(
+            Denial::new(Code::UnsupportedVersion, "jobs", error.to_string())
+                .remedy("install the release again that wrote it"),
+        )),
+        Err(RecordError::Damaged(_)) => None,
+    };
     // What a shepherd is filling just now is not on disk yet; what one has left is as good as it will be.
     let left = || (!super::watch::has_shepherd(job)).then(|| record(PREPARED)).flatten();
-    if let Some(record) = record(EXIT).or_else(left) {
-        return Some(LauncherReply::Job(JobState::Ended(record)));
+    if let Some(ended) = record(EXIT).or_else(left) {
+        return Some(ended);
     }
     if let Some(denial) = read(DENIED).and_then(|text| toml::from_str::<Denial>(&text).ok()) {
         return Some(LauncherReply::Job(JobState::Refused(denial)));

@@ -216,7 +216,11 @@ pub fn attach(settings: &Settings, job: &JobId, connection: &OwnedFd) {
         return reply(connection, &LauncherReply::Denied(denial));
     }
     match watch::adopt(job, connection) {
-        Adoption::Adopted => return,
+        Adoption::Adopted(_) => return,
+        Adoption::Foreign(theirs) => {
+            tracing::error!(event = "foreign_shepherd", job = %job, oldest = theirs.oldest, newest = theirs.newest);
+            return reply(connection, &LauncherReply::Denied(theirs.denial()));
+        }
         Adoption::Failed => {
             let denial =
                 Denial::new(Code::Busy, "jobs", "the job's shepherd does not answer now").remedy("ask again");

@@ -8,7 +8,8 @@ use deputy_core::denial::Denial;
 use deputy_core::ids::JobId;
 use deputy_core::job::{EndCause, JobEnd, Usage};
 use deputy_core::kind::Leftovers;
-use deputy_core::message::{JobCommand, JobState, LauncherReply, decode};
+use deputy_core::message::job::{self, AdoptAnswer, JOB_VERSION, JobVersions};
+use deputy_core::message::{JobCommand, JobState};
 use deputy_core::stream::Captured;
 use deputy_sys::launch::{LaunchResult, launch_result};
 use deputy_sys::process::{self, SignalFd};
@@ -20,13 +21,6 @@ use super::capture::Pumps;
 use super::folder::JobFolder;
 use super::tree::{self, Tree};
 use crate::paths::control_socket;
-use crate::request::reply;
-
-/// What the launcher's child says when it hands a connection over.
-const ADOPT: &[u8] = b"adopt";
-
-/// What the shepherd answers when it has it.
-const ADOPTED: &[u8] = b"adopted";
 
 /// How long either waits for the other's packet; both are root's and send at once.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -36,9 +30,6 @@ const MAX_LISTENERS: usize = 32;
 
 /// How long after a kill it is looked whether there is more to kill.
 const KILL_AGAIN: Duration = Duration::from_millis(20);
-
-/// The longest grace of a job whose consent was taken back.
-const REVOKED_GRACE: Duration = Duration::from_secs(10);
 
 /// When and how a job is ended.
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +61,29 @@ struct Ending {
     kill_at: Instant,
 }
 
+/// Who hears of the job, and the version in which.
+struct Listener {
+    connection: OwnedFd,
+    version: u16,
+}
+
+impl Listener {
+    /// Says where the job stands. Each has room for the few packets there are; one that does not read, or has gone,
+    /// misses them, and can attach again.
+    fn tell(&self, state: &JobState) {
+        match job::encode_state(state.clone(), self.version) {
+            Ok(packet) => drop(deputy_wire::send(&self.connection, &packet, &[])),
+            Err(error) => tracing::error!(event = "reply_failed", error = %error),
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
+    }
+}
+
 /// A job that is being watched.
 pub struct Watch<'a> {
     folder: &'a JobFolder,
@@ -78,7 +92,7 @@ pub struct Watch<'a> {
     rules: EndRules,
     report: Option<OwnedFd>,
     state: Option<JobState>,
-    listeners: Vec<OwnedFd>,
+    listeners: Vec<Listener>,
     launch_failure: Option<JobEnd>,
     end_at: Option<Instant>,
     ending: Option<Ending>,
@@ -104,7 +118,8 @@ impl<'a> Watch<'a> {
             rules,
             report: Some(report),
             state: None,
-            listeners: vec![own],
+            // It comes from a daemon of this very release.
+            listeners: vec![Listener { connection: own, version: JOB_VERSION }],
             launch_failure: None,
             end_at: rules.time_limit.map(|limit| tree.started() + limit),
             ending: None,
@@ -141,9 +156,7 @@ impl<'a> Watch<'a> {
     pub fn tell(&mut self, state: &JobState) {
         self.state = Some(state.clone());
         for listener in &self.listeners {
-            // Each has room for the few packets there are; one that does not read, or has gone, misses them, and can
-            // attach again.
-            reply(listener, &LauncherReply::Job(state.clone()));
+            listener.tell(state);
         }
     }
 
@@ -217,18 +230,17 @@ impl<'a> Watch<'a> {
         while let Ok(control) = accept_with(&self.folder.listener, SocketFlags::CLOEXEC) {
             // The folder of the socket is root's alone, so only a child of the launcher's gets here.
             let _ = sockopt::set_socket_timeout(&control, sockopt::Timeout::Recv, Some(PATIENCE));
-            let adopted = match deputy_wire::receive(&control) {
-                Ok(Some(mut packet)) if packet.bytes == ADOPT => packet.descriptors.pop(),
-                _ => None,
-            };
-            let Some(listener) = adopted.filter(|_| self.listeners.len() < MAX_LISTENERS) else { continue };
-            if deputy_wire::send(&control, ADOPTED, &[]).is_err() {
-                continue;
-            }
+            let Ok(Some(mut packet)) = deputy_wire::receive(&control) else { continue };
+            let theirs = job::read_adopt(&packet.bytes).filter(|_| self.listeners.len() < MAX_LISTENERS);
+            let (Some(theirs), Some(connection)) = (theirs, packet.descriptors.pop()) else { continue };
+            let (answer, version) = job::answer_adopt(theirs);
+            let sent = deputy_wire::send(&control, &answer, &[]).is_ok();
+            let Some(version) = version.filter(|_| sent) else { continue };
+            let listener = Listener { connection, version };
             if let Some(state) = &self.state {
-                reply(&listener, &LauncherReply::Job(state.clone()));
+                listener.tell(state);
             }
-            never_wait_for(&listener);
+            never_wait_for(&listener.connection);
             self.listeners.push(listener);
         }
     }
@@ -248,11 +260,14 @@ impl<'a> Watch<'a> {
             Err(error) if error.would_block() => return true,
             Ok(None) | Err(_) => return false,
         };
-        match decode(&packet.bytes) {
+        match job::decode_command(&packet.bytes) {
             Ok(JobCommand::Cancel { grace_ms }) => {
                 self.end(Some(EndCause::Cancelled), Duration::from_millis(grace_ms.into()));
             }
-            Ok(JobCommand::EndForConsent) => self.end(Some(EndCause::ConsentRevoked), REVOKED_GRACE),
+            Ok(JobCommand::EndForConsent) => {
+                let grace = Duration::from_millis(JobCommand::CONSENT_GRACE_MS.into());
+                self.end(Some(EndCause::ConsentRevoked), grace);
+            }
             Ok(JobCommand::Signal { signal }) if process::is_signal(signal) => self.tree.signal_first(signal),
             Ok(JobCommand::Signal { .. }) => {}
             Err(_) => return false,
@@ -299,24 +314,56 @@ fn never_wait_for(listener: &OwnedFd) {
 /// What came of handing a connection over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Adoption {
-    /// The shepherd has it.
-    Adopted,
+    /// The shepherd has it, and speaks this version on it.
+    Adopted(u16),
     /// Nobody listens: the shepherd has gone.
     NoShepherd,
     /// Somebody listens, but did not take it.
     Failed,
+    /// Somebody listens who speaks only these versions, none of which this program does.
+    Foreign(JobVersions),
 }
 
 /// Hands a connection over to the shepherd of a job.
 pub fn adopt(job: &JobId, connection: &OwnedFd) -> Adoption {
-    let Ok(control) = deputy_wire::connect(control_socket(job)) else { return Adoption::NoShepherd };
+    match offer(job, connection, JobVersions::OURS) {
+        // A shepherd of before versions were named does not understand them, and closes.
+        Offered::Closed if JobVersions::OURS.common(JobVersions::UNNAMED).is_some() => {
+            offer(job, connection, JobVersions::UNNAMED).adoption(job)
+        }
+        other => other.adoption(job),
+    }
+}
+
+enum Offered {
+    Answered(AdoptAnswer),
+    NobodyListens,
+    Closed,
+    NoAnswer,
+}
+
+impl Offered {
+    fn adoption(self, job: &JobId) -> Adoption {
+        match self {
+            Offered::Answered(AdoptAnswer::Adopted(version)) => Adoption::Adopted(version),
+            Offered::Answered(AdoptAnswer::Refused(theirs)) => Adoption::Foreign(theirs),
+            // It may have been on its way out, and be gone by now.
+            Offered::Closed | Offered::NoAnswer if has_shepherd(job) => Adoption::Failed,
+            Offered::NobodyListens | Offered::Closed | Offered::NoAnswer => Adoption::NoShepherd,
+        }
+    }
+}
+
+fn offer(job: &JobId, connection: &OwnedFd, versions: JobVersions) -> Offered {
+    let Ok(control) = deputy_wire::connect(control_socket(job)) else { return Offered::NobodyListens };
     let _ = sockopt::set_socket_timeout(&control, sockopt::Timeout::Recv, Some(PATIENCE));
-    let sent = deputy_wire::send(&control, ADOPT, &[connection.as_fd()]).is_ok();
+    if deputy_wire::send(&control, &job::adopt(versions), &[connection.as_fd()]).is_err() {
+        return Offered::Closed;
+    }
     match deputy_wire::receive(&control) {
-        Ok(Some(packet)) if sent && packet.bytes == ADOPTED => Adoption::Adopted,
-        // It may have been on its way out, and be gone by now.
-        _ if has_shepherd(job) => Adoption::Failed,
-        _ => Adoption::NoShepherd,
+        Ok(Some(packet)) => job::read_answer(&packet.bytes).map_or(Offered::NoAnswer, Offered::Answered),
+        Err(error) if error.would_block() => Offered::NoAnswer,
+        Ok(None) | Err(_) => Offered::Closed,
     }
 }
 
