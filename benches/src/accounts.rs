@@ -11,13 +11,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use zbus::Connection;
 
+use crate::processes::Resident;
 use crate::statistics::{quantile, ratio};
-use crate::store::{self, Found};
+use crate::store::{self, Asked, Filled};
 
 const STATE: &str = "/var/lib/deputy";
 const NAME: &str = "org.deputy.Deputy1";
 
-/// How long the daemon may read its state over in the background before its memory is measured.
+/// How long the daemon may verify older parts of its ledger in the background before its memory is measured.
 const SETTLE: Duration = Duration::from_secs(8);
 
 /// What must hold: nanoseconds, and bytes.
@@ -29,7 +30,8 @@ const MEMORY: u64 = 64 << 20;
 /// What one run found.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    store: Found,
+    filled: Filled,
+    asked: Asked,
     empty: Daemon,
     full: Daemon,
 }
@@ -39,10 +41,8 @@ pub struct Report {
 struct Daemon {
     /// Until the name was owned, nanoseconds.
     start_ns: u64,
-    /// Resident when it had settled, bytes.
-    resident: u64,
-    /// The most it ever was, bytes.
-    most: u64,
+    /// When it had settled.
+    resident: Resident,
 }
 
 /// A command as the daemon's user, with the rights of its service.
@@ -65,8 +65,8 @@ pub fn measure(accounts: u64) -> Result<Report> {
                 .with_context(|| entry.display().to_string())?;
         }
     }
-    let store = store::measured_as_deputy(Path::new(STATE), accounts)?;
-    Ok(Report { store, empty, full: daemon()? })
+    let (filled, asked) = store::measured_as_deputy(Path::new(STATE), accounts)?;
+    Ok(Report { filled, asked, empty, full: daemon()? })
 }
 
 /// Starts the daemon, looks at it, and ends it in order.
@@ -104,12 +104,7 @@ fn settled(
     }
     let start_ns = u64::try_from(begun.elapsed().as_nanos())?;
     std::thread::sleep(SETTLE);
-    let status = fs::read_to_string(format!("/proc/{}/status", child.id()))?;
-    let field = |name: &str| -> Result<u64> {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).context(name.to_owned())?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
-    };
-    Ok(Daemon { start_ns, resident: field("VmRSS:")?, most: field("VmHWM:")? })
+    Ok(Daemon { start_ns, resident: Resident::of(child.id())? })
 }
 
 async fn has_owner(connection: &Connection) -> Result<bool> {
@@ -121,30 +116,30 @@ async fn has_owner(connection: &Connection) -> Result<bool> {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { store, empty, full } = self;
+        let Self { filled, asked, empty, full } = self;
         let held = |value: u64, bound: u64| if value < bound { "held" } else { "NOT HELD" };
         let (ms, mib) = (|ns: u64| ratio(ns, 1_000_000), |bytes: u64| ratio(bytes, 1 << 20));
-        writeln!(f, "{} accounts", store.accounts)?;
+        writeln!(f, "{} accounts", asked.accounts)?;
         writeln!(f)?;
         writeln!(f, "{:30} {:>12} {:>12}", "", "measured", "bound")?;
-        writeln!(f, "{:30} {:>10} /s", "added, 1000 at once", store.added_per_second)?;
-        writeln!(f, "{:30} {:>9.2} ms", "added, one at a time (median)", ms(store.commit_ns))?;
+        writeln!(f, "{:30} {:>10} /s", "added, 1000 at once", filled.added_per_second)?;
+        writeln!(f, "{:30} {:>9.2} ms", "added, one at a time (median)", ms(filled.commit_ns))?;
         let line =
             |f: &mut fmt::Formatter<'_>, what: &str, value: f64, bound: f64, unit: &str, word: &str| {
                 writeln!(f, "{what:30} {value:>9.2} {unit:2} {bound:>9.0} {unit:2}  {word}")
             };
         let us = |ns: u64| ratio(ns, 1000);
         for (what, value) in [("look-up, median", 0), ("look-up, 99 of 100", 1)] {
-            let value = store.look_up_ns[value];
+            let value = asked.look_up_ns[value];
             line(f, what, us(value), us(LOOK_UP), "us", held(value, LOOK_UP))?;
         }
-        let mut times: Vec<u64> = store.pages.iter().map(|page| page.nanoseconds).collect();
+        let mut times: Vec<u64> = asked.pages.iter().map(|page| page.nanoseconds).collect();
         for (what, percent) in [("page of 100, median", 50), ("page of 100, worst", 100)] {
             let value = quantile(&mut times, percent);
             line(f, what, ms(value), ms(PAGE), "ms", held(value, PAGE))?;
         }
-        if let Some(worst) = store.pages.iter().max_by_key(|page| page.nanoseconds) {
-            writeln!(f, "    of {} filters and orders; the worst: {}", store.pages.len(), worst.filter)?;
+        if let Some(worst) = asked.pages.iter().max_by_key(|page| page.nanoseconds) {
+            writeln!(f, "    of {} filters and orders; the worst: {}", asked.pages.len(), worst.filter)?;
         }
         line(
             f,
@@ -155,11 +150,16 @@ impl fmt::Display for Report {
             held(full.start_ns, START),
         )?;
         writeln!(f, "{:30} {:>9.2} ms", "    of an empty one", ms(empty.start_ns))?;
-        writeln!(f, "{:30} {:>8.1} MiB", "resident, empty", mib(empty.resident))?;
-        writeln!(f, "{:30} {:>8.1} MiB", "resident, full", mib(full.resident))?;
+        writeln!(f, "{:30} {:>8.1} MiB", "resident, empty", mib(empty.resident.now))?;
+        writeln!(f, "{:30} {:>8.1} MiB", "resident, full", mib(full.resident.now))?;
+        let more = |resident: &Resident| resident.now.saturating_sub(asked.before.now);
         for (what, value) in [
-            ("    more than empty", full.resident.saturating_sub(empty.resident)),
-            ("    the same, at its most", full.most.saturating_sub(empty.most)),
+            ("    more than empty", full.resident.now.saturating_sub(empty.resident.now)),
+            ("    the same, at its most", full.resident.most.saturating_sub(empty.resident.most)),
+            ("the store alone, opened", more(&asked.opened)),
+            ("    after 100,000 look-ups", more(&asked.looked_up)),
+            ("    and after the pages", more(&asked.paged)),
+            ("    at its most", asked.paged.most.saturating_sub(asked.before.now)),
         ] {
             writeln!(
                 f,

@@ -80,13 +80,18 @@ enum Role {
     },
     /// Look-ups of names and ids, beside other name services
     Names,
-    /// Fills the store in a folder, measures it, and prints one JSON object
+    /// Fills the store in a folder, and prints one JSON object
     Store {
         /// The folder for the ledger and its view
         folder: std::path::PathBuf,
         /// How many accounts
         #[arg(long, default_value_t = MILLION)]
         accounts: u64,
+    },
+    /// Asks a store that was filled so, and prints one JSON object
+    Ask {
+        /// The folder with the ledger and its view
+        folder: std::path::PathBuf,
     },
 }
 
@@ -106,7 +111,11 @@ fn main() -> Result<()> {
         }
         Some(Role::Hold { count }) => return portal::hold(count),
         Some(Role::Store { folder, accounts }) => {
-            println!("{}", serde_json::to_string_pretty(&store::measure(&folder, accounts)?)?);
+            println!("{}", serde_json::to_string_pretty(&store::fill(&folder, accounts)?)?);
+            return Ok(());
+        }
+        Some(Role::Ask { folder }) => {
+            println!("{}", serde_json::to_string_pretty(&store::ask(&folder)?)?);
             return Ok(());
         }
         Some(Role::Accounts { .. } | Role::Names | Role::Memory { .. }) | None => {}

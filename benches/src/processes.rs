@@ -61,6 +61,27 @@ pub struct Memory {
     pub own_written: u64,
 }
 
+/// What a process has resident, bytes.
+#[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
+pub struct Resident {
+    /// Now.
+    pub now: u64,
+    /// The most that it ever had.
+    pub most: u64,
+}
+
+impl Resident {
+    /// Of a process: its id, or `self`.
+    pub fn of(process: impl std::fmt::Display) -> Result<Self> {
+        let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+        let field = |name: &str| -> Result<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).context(name.to_owned())?;
+            Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
+        };
+        Ok(Self { now: field("VmRSS:")?, most: field("VmHWM:")? })
+    }
+}
+
 /// What a process has in memory now.
 pub fn memory(pid: i32) -> Result<Memory> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;

@@ -1,4 +1,5 @@
-//! The store alone, with very many accounts: `deputy-bench store FOLDER`, as the user whose the folder shall be.
+//! The store alone, with very many accounts: `deputy-bench store FOLDER` fills it and `deputy-bench ask FOLDER` asks it,
+//! as the user whose the folder shall be. Two processes, so that the memory of the one that asks is its own.
 
 use std::path::Path;
 use std::time::Instant;
@@ -9,21 +10,35 @@ use deputy_core::{AccountName, ApplicationName, GroupName};
 use deputyd::store::{AccountFilter, AccountSort, Actor, Change, Directories, PageRequest, Store, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::processes::Resident;
 use crate::statistics::quantile;
 
-/// What one run found.
+/// What filling found.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Found {
-    /// How many accounts there were.
-    pub accounts: u64,
+pub struct Filled {
     /// How many were added in a second, many at once.
     pub added_per_second: u64,
     /// A commit alone, nanoseconds: the middle one.
     pub commit_ns: u64,
+}
+
+/// What asking found.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Asked {
+    /// How many accounts there were.
+    pub accounts: u64,
     /// A look-up by name, nanoseconds: the middle one, and the one of a hundred.
     pub look_up_ns: [u64; 2],
     /// A page of 100 by each filter and order, nanoseconds.
     pub pages: Vec<PageTime>,
+    /// In memory before the store was opened.
+    pub before: Resident,
+    /// When it was open.
+    pub opened: Resident,
+    /// After the look-ups.
+    pub looked_up: Resident,
+    /// After the pages.
+    pub paged: Resident,
 }
 
 /// The slowest of the first pages of a filter.
@@ -62,9 +77,9 @@ const LAST: [&str; 16] = [
 
 /// How many changes are under way at once.
 const AT_ONCE: u64 = 1000;
-/// How many commits and look-ups are measured one by one.
+/// How many commits and look-ups are measured one by one. So many look-ups meet nearly every part of the view.
 const SINGLE: u64 = 1000;
-const LOOK_UPS: u64 = 20_000;
+const LOOK_UPS: u64 = 100_000;
 /// How many pages of each list are read.
 const PAGES: usize = 5;
 
@@ -107,17 +122,21 @@ fn created(application: &ApplicationName, number: u64) -> Result<Change> {
     })
 }
 
-/// Fills a store in this folder and measures it.
-pub fn measure(folder: &Path, accounts: u64) -> Result<Found> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+fn open(folder: &Path) -> Result<Store> {
     let places = Directories { ledger: folder.join("ledger"), view: folder.join("view") };
-    let (store, _) = Store::open(&places)?;
-    let found = runtime.block_on(filled_and_measured(&store, accounts))?;
-    store.close_blocking()?;
-    Ok(found)
+    Ok(Store::open(&places)?.0)
 }
 
-async fn filled_and_measured(store: &Store, accounts: u64) -> Result<Found> {
+/// Fills a store in this folder.
+pub fn fill(folder: &Path, accounts: u64) -> Result<Filled> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let store = open(folder)?;
+    let filled = runtime.block_on(filled(&store, accounts))?;
+    store.close_blocking()?;
+    Ok(filled)
+}
+
+async fn filled(store: &Store, accounts: u64) -> Result<Filled> {
     let application = ApplicationName::new("demo")?;
     let actor = || Actor::daemon("bench");
     for name in ["lab", "lab2"] {
@@ -153,6 +172,22 @@ async fn filled_and_measured(store: &Store, accounts: u64) -> Result<Found> {
         let account = name_of(number * 7919 % accounts)?;
         store.commit(Change::MemberAdded { application, account, group, role: None }, actor()).await?;
     }
+    Ok(Filled { added_per_second, commit_ns: quantile(&mut alone, 50) })
+}
+
+/// Asks the store that was filled in this folder.
+pub fn ask(folder: &Path) -> Result<Asked> {
+    let before = Resident::of("self")?;
+    let store = open(folder)?;
+    let asked = asked(&store, before)?;
+    store.close_blocking()?;
+    Ok(asked)
+}
+
+fn asked(store: &Store, before: Resident) -> Result<Asked> {
+    let application = ApplicationName::new("demo")?;
+    let opened = Resident::of("self")?;
+    let accounts = store.account_count(&application)?;
     let mut look_ups = Vec::new();
     for number in 0..LOOK_UPS {
         let name = name_of(number * 7919 % accounts)?;
@@ -161,6 +196,7 @@ async fn filled_and_measured(store: &Store, accounts: u64) -> Result<Found> {
         look_ups.push(nanoseconds(begun));
         ensure!(account.is_some(), "{name} is not there");
     }
+    let looked_up = Resident::of("self")?;
     let look_up_ns = [quantile(&mut look_ups, 50), quantile(&mut look_ups, 99)];
     let mut pages = Vec::new();
     for (name, filter) in filters() {
@@ -172,13 +208,7 @@ async fn filled_and_measured(store: &Store, accounts: u64) -> Result<Found> {
             }
         }
     }
-    Ok(Found {
-        accounts: store.account_count(&application)?,
-        added_per_second,
-        commit_ns: quantile(&mut alone, 50),
-        look_up_ns,
-        pages,
-    })
+    Ok(Asked { accounts, look_up_ns, pages, before, opened, looked_up, paged: Resident::of("self")? })
 }
 
 /// The slowest of the first pages.
@@ -256,13 +286,14 @@ fn nanoseconds(begun: Instant) -> u64 {
     u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Runs `deputy-bench store` as `deputy`.
-pub fn measured_as_deputy(folder: &Path, accounts: u64) -> Result<Found> {
-    let output = crate::accounts::as_deputy("deputy-bench")
-        .args(["store", "--accounts", &accounts.to_string()])
-        .arg(folder)
-        .output()
-        .context("setpriv")?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).context("what it found")
+/// Runs `deputy-bench store` and `deputy-bench ask` as `deputy`.
+pub fn measured_as_deputy(folder: &Path, accounts: u64) -> Result<(Filled, Asked)> {
+    let run = |arguments: &[&str]| {
+        let output = crate::accounts::as_deputy("deputy-bench").args(arguments).arg(folder).output();
+        let output = output.context("setpriv")?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(output.stdout)
+    };
+    let filled = serde_json::from_slice(&run(&["store", "--accounts", &accounts.to_string()])?)?;
+    Ok((filled, serde_json::from_slice(&run(&["ask"])?)?))
 }

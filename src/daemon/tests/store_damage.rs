@@ -8,7 +8,10 @@ use std::sync::OnceLock;
 
 use deputyd::store::{Damage, Entry, Options, Store, StoreError, verify};
 use proptest::prelude::*;
-use store_common::{Dice, activate, actor, create, directories, dump, ended, entries, open, options, queue};
+use store_common::{
+    Dice, account, activate, actor, application, check_state, create, directories, dump, ended, entries,
+    open, options, queue,
+};
 
 fn copy(from: &Path, to: &Path) {
     let status = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
@@ -249,6 +252,63 @@ fn a_damaged_view_is_made_anew_with_the_same_content() {
     }
     assert!(rebuilt > 10, "{rebuilt} of 60 rebuilt");
     println!("{rebuilt} of 60 rebuilt");
+}
+
+/// The view's rows are not all read at the start, so damage of them may be met later.
+#[test]
+fn damage_of_the_view_that_is_met_later_ends_the_store_and_is_gone_at_the_next_start() {
+    const PARTS: usize = 24;
+    let unread = || Options { check_rows: 0, ..small() };
+    let whole = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open_with(&directories(whole.path()), unread()).unwrap();
+    for number in 0..600 {
+        store.commit_blocking(create("demo", &format!("u{number}")), actor()).unwrap();
+    }
+    store.close_blocking().unwrap();
+    // sled's first start reads all that was written since its last snapshot, and makes the next one.
+    Store::open_with(&directories(whole.path()), unread()).unwrap().0.close_blocking().unwrap();
+    let file = directories(whole.path()).view.join("db-0/db");
+    let length = std::fs::metadata(&file).unwrap().len();
+    let mut met = 0;
+    for part in 0..PARTS {
+        let place = tempfile::tempdir().unwrap();
+        copy(&directories(whole.path()).ledger, place.path());
+        copy(&directories(whole.path()).view, place.path());
+        let path = directories(place.path()).view.join("db-0/db");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let (begin, end) = (bytes.len() * part / PARTS, bytes.len() * (part + 1) / PARTS);
+        bytes[begin..end].iter_mut().for_each(|byte| *byte ^= 0x55);
+        std::fs::write(&path, bytes).unwrap();
+        let (store, report) = Store::open_with(&directories(place.path()), unread()).unwrap();
+        if report.view_rebuilt.is_some() || store.stopped().is_some() {
+            continue;
+        }
+        let late = store.commit_blocking(create("demo", "late"), actor());
+        let failed = (0..600)
+            .find_map(|number| store.account(&application("demo"), &account(&format!("u{number}"))).err());
+        let Some(failed) = failed else { continue };
+        met += 1;
+        assert!(matches!(&failed, StoreError::View(_)), "part {part}: {failed}");
+        let why = store.stopped().expect("it stopped");
+        assert!(failed.to_string().contains(&why), "{failed}: {why}");
+        let refused = store.commit_blocking(create("demo", "later"), actor());
+        assert!(matches!(refused, Err(StoreError::ReadOnly(_))), "{refused:?}");
+        // As after a kill at this moment; and as after an orderly end.
+        let killed = tempfile::tempdir().unwrap();
+        copy(&directories(place.path()).ledger, killed.path());
+        copy(&directories(place.path()).view, killed.path());
+        store.close_blocking().unwrap();
+        for place in [killed.path(), place.path()] {
+            let (store, report) = Store::open_with(&directories(place), unread()).unwrap();
+            assert!(report.view_rebuilt.is_some(), "part {part}: {report:?}");
+            let count = store.account_count(&application("demo")).unwrap();
+            assert_eq!(count, 600 + u64::from(late.is_ok()), "part {part}");
+            check_state(&store);
+            store.close_blocking().unwrap();
+        }
+    }
+    assert!(met > 0, "no damage of {length} bytes in {PARTS} parts was met after the start");
+    println!("{met} of {PARTS} damages were met after the start");
 }
 
 #[test]

@@ -141,7 +141,8 @@ pub(crate) struct Inner {
 impl Inner {
     /// Why no change is taken any more.
     fn stopped(&self) -> Option<String> {
-        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        stopped.or_else(|| self.view.failure())
     }
 
     /// Takes no more changes. The first reason stays.
@@ -176,7 +177,7 @@ impl Store {
         spawn("store-writer", move || writer.run(&receiver))?;
         if !unchecked.is_empty() {
             let inner = Arc::clone(&inner);
-            spawn("store-check", move || open::check_rest(&inner, &unchecked))?;
+            spawn("store-check", move || open::check_older(&inner, &unchecked))?;
         }
         Ok((Self { inner, requests, waiting: Arc::new(Semaphore::new(MAX_WAITING)) }, report))
     }
@@ -209,8 +210,8 @@ impl Store {
         }
     }
 
-    /// Why the store takes no more changes, if it does not: a failed disk, or damage found in the background. The
-    /// daemon should end and be started again.
+    /// Why the store takes no more changes, if it does not: a failed disk, a view that failed, or damage found in the
+    /// background. The daemon should end and be started again.
     pub fn stopped(&self) -> Option<String> {
         self.inner.stopped()
     }

@@ -18,27 +18,11 @@ pub(crate) const CLEAN_MARK: &str = "clean.json";
 /// The file that stands in the ledger's folder while an import is not finished.
 pub(crate) const IMPORTING: &str = "import.unfinished";
 
-/// What opening did not verify, to be quick.
-#[derive(Debug)]
-pub(crate) struct Unchecked {
-    /// The oldest segments of the ledger.
-    spans: Vec<ledger::Span>,
-    /// Whether the view's rows were not read.
-    rows: bool,
-}
-
-impl Unchecked {
-    /// Whether there is nothing left.
-    pub fn is_empty(&self) -> bool {
-        self.spans.is_empty() && !self.rows
-    }
-}
-
 /// A store that is open, before its thread runs.
 pub(crate) struct Prepared {
     pub writer: Writer,
-    /// What was left to be verified in the background.
-    pub unchecked: Unchecked,
+    /// The oldest segments of the ledger, which were left to be verified in the background.
+    pub unchecked: Vec<ledger::Span>,
     pub report: OpenReport,
 }
 
@@ -68,7 +52,7 @@ pub(crate) fn prepare(directories: &Directories, options: Options) -> Result<Pre
             found.check_mark("the view", mark.number, &mark.hash)?;
         }
     }
-    let spans = found.spans[..found.unchecked].to_vec();
+    let unchecked = found.spans[..found.unchecked].to_vec();
     let (appender, index, cut) = found.open(Arc::clone(&folder), options.segment_bytes)?;
     let (view, view_rebuilt, caught_up) = ready_view(&mut place, existing, &folder, &index)?;
     let inner = Arc::new(Inner {
@@ -92,8 +76,6 @@ pub(crate) fn prepare(directories: &Directories, options: Options) -> Result<Pre
         let change = Change::TailCut { bytes: cut.bytes, kept: cut.kept.clone().unwrap_or_default() };
         writer.commit_own(change, Actor::daemon("open"))?;
     }
-    let rows = view_rebuilt.is_none() && writer.inner.view.mark().rows > options.check_rows;
-    let unchecked = Unchecked { spans, rows };
     let last_number = writer.appender.tip().number;
     let cut_tail = cut.map(|cut| (cut.bytes, cut.kept));
     let report = OpenReport { created, last_number, cut_tail, view_rebuilt, caught_up };
@@ -199,19 +181,8 @@ fn ready_view(
     Ok((view, Some(why), last))
 }
 
-/// Verifies what was not read at the start.
-pub(crate) fn check_rest(inner: &Inner, unchecked: &Unchecked) {
-    if unchecked.rows
-        && let Err(error) = inner.view.read_all(|| inner.check_stop.load(Ordering::Relaxed))
-    {
-        inner.stop(error.to_string());
-    }
-    if !unchecked.spans.is_empty() {
-        check_older(inner, &unchecked.spans);
-    }
-}
-
-fn check_older(inner: &Inner, spans: &[ledger::Span]) {
+/// Verifies the segments that were not read at the start.
+pub(crate) fn check_older(inner: &Inner, spans: &[ledger::Span]) {
     let result = ledger::check_chain(&inner.folder, spans, Some(Tip::default()), None, |_| {
         // The error only ends the check; nobody sees it.
         if inner.check_stop.load(Ordering::Relaxed) { Err(StoreError::Closed) } else { Ok(()) }

@@ -13,7 +13,7 @@ use super::Store;
 use super::clock::Timestamp;
 use super::error::StoreError;
 use super::page::{Page, PageRequest};
-use super::view::{Draft, decode, keys};
+use super::view::{Draft, keys};
 
 /// The most members of a project.
 pub const MAX_MEMBERS: usize = 1000;
@@ -317,7 +317,7 @@ impl Store {
         let prefix = match scope {
             ProjectScope::All => {
                 let prefix = keys::projects(application);
-                return self.page(&prefix, false, page, |_, row| decode(row).map(Some));
+                return self.page(&prefix, false, page, |_, row| self.decoded(row).map(Some));
             }
             ProjectScope::Of(account) => keys::projects_of(application, account),
             ProjectScope::Public => keys::public_projects(application),

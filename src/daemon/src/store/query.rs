@@ -17,7 +17,7 @@ use super::job::Job;
 use super::ledger::Walk;
 use super::page::{Cursor, Page, PageRequest};
 use super::record::{Account, Link, LinkState, PasswordFact, Session};
-use super::view::{decode, keys};
+use super::view::keys;
 
 /// The most records of the ledger that are looked at for one page.
 const MAX_RECORDS: usize = 20_000;
@@ -90,7 +90,7 @@ impl Store {
         let wanted = |link: &Link| state.is_none_or(|state| link.state == state);
         match scope {
             Scope::Application(application) => self.page(&keys::links(application), false, page, |_, row| {
-                Ok(Some(decode::<Link>(row)?).filter(wanted))
+                Ok(Some(self.decoded::<Link>(row)?).filter(wanted))
             }),
             Scope::Account(application, account) => Ok(Page {
                 items: self.link(application, account)?.into_iter().filter(wanted).collect(),
@@ -141,19 +141,19 @@ impl Store {
 
     /// All sessions, of all applications: for the daemon's start and its clean-up.
     pub fn all_sessions(&self, page: &PageRequest) -> Result<Page<Session>, StoreError> {
-        self.page(keys::SESSIONS, false, page, |_, row| decode(row).map(Some))
+        self.page(keys::SESSIONS, false, page, |_, row| self.decoded(row).map(Some))
     }
 
     /// All links, of all applications, in `state` where one is given: for the daemon's regular checks.
     pub fn all_links(&self, state: Option<LinkState>, page: &PageRequest) -> Result<Page<Link>, StoreError> {
         self.page(keys::LINKS, false, page, |_, row| {
-            Ok(Some(decode::<Link>(row)?).filter(|link| state.is_none_or(|state| link.state == state)))
+            Ok(Some(self.decoded::<Link>(row)?).filter(|link| state.is_none_or(|state| link.state == state)))
         })
     }
 
     /// All accounts, of all applications.
     pub fn all_accounts(&self, page: &PageRequest) -> Result<Page<Account>, StoreError> {
-        self.page(keys::ACCOUNTS, false, page, |_, row| decode(row).map(Some))
+        self.page(keys::ACCOUNTS, false, page, |_, row| self.decoded(row).map(Some))
     }
 
     /// A job.

@@ -5,7 +5,8 @@ use deputy_core::{AccountName, ApplicationName};
 use super::change::{Actor, Change};
 use super::error::StoreError;
 use super::open::{self, Prepared};
-use super::{Directories, Options, Store};
+use super::view::{Rows, keys};
+use super::{AccountFilter, AccountSort, Directories, Options, PageRequest, Store};
 
 fn create(name: &str) -> Change {
     Change::AccountCreated {
@@ -69,6 +70,42 @@ fn a_failed_view_loses_nothing_and_ends_the_writing() {
     let (store, _) = Store::open(&directories(&place)).unwrap();
     assert!(has(&store, "alice") && !has(&store, "bob"));
     store.close_blocking().unwrap();
+}
+
+/// A row that is no record, found while the store works.
+#[test]
+fn a_row_that_is_no_record_fails_who_asks_stops_the_store_and_is_gone_at_the_next_start() {
+    let demo = || ApplicationName::new("demo").unwrap();
+    let alice = || AccountName::new("alice").unwrap();
+    let (account, entry) = (keys::account(&demo(), &alice()), {
+        let order = keys::sorted_accounts(&demo(), "", keys::BY_LOGIN);
+        keys::sorted_account(order, &[0; 16], &alice())
+    });
+    for key in [account, entry] {
+        let place = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(&directories(&place)).unwrap();
+        store.commit_blocking(create("alice"), Actor::daemon("test")).unwrap();
+        let tip = store.inner.index.read().tip;
+        store.inner.view.apply(&Rows::from([(key, Some(b"{".to_vec()))]), &tip).unwrap();
+        let filter = AccountFilter { sort: AccountSort::LastLogin, ..AccountFilter::default() };
+        let asked = [
+            store.account(&demo(), &alice()).err(),
+            store.accounts(&demo(), &filter, &PageRequest::default()).err(),
+        ];
+        let failed = asked.into_iter().flatten().next().expect("one of the questions meets the row");
+        assert!(matches!(&failed, StoreError::View(_)), "{failed}");
+        // From then on nothing is answered from it, and nothing is decided by it.
+        assert!(matches!(store.all_links(None, &PageRequest::default()), Err(StoreError::View(_))));
+        let refused = store.commit_blocking(create("bob"), Actor::daemon("test"));
+        assert!(matches!(refused, Err(StoreError::ReadOnly(_))));
+        assert!(failed.to_string().contains(&store.stopped().expect("it stopped")));
+        store.close_blocking().unwrap();
+
+        let (store, report) = Store::open(&directories(&place)).unwrap();
+        assert!(report.view_rebuilt.is_some(), "{report:?}");
+        assert_eq!((report.last_number, has(&store, "alice"), has(&store, "bob")), (1, true, false));
+        store.close_blocking().unwrap();
+    }
 }
 
 #[test]

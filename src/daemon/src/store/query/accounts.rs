@@ -8,7 +8,7 @@ use crate::store::error::StoreError;
 use crate::store::job::Job;
 use crate::store::page::{Cursor, Page, PageRequest};
 use crate::store::record::{Account, Counts, Group, Membership, Remaining};
-use crate::store::view::{Draft, decode, keys};
+use crate::store::view::{Draft, keys};
 use crate::store::{Store, rules};
 
 use super::walk::{Rows, Work};
@@ -157,12 +157,13 @@ impl Store {
         let of_group = rows.prefix.starts_with(keys::MEMBERS);
         self.walk(&rows, filter.descending, page, work, |work, _, row| {
             let account: Option<Account> = if own_rows {
-                Some(decode(row)?)
+                Some(self.decoded(row)?)
             } else if of_group {
-                let membership: Membership = decode(row)?;
+                let membership: Membership = self.decoded(row)?;
                 self.looked_up(work, &keys::account(application, &membership.account))?
             } else {
-                let (name, status, role) = keys::entry_parts(row).ok_or_else(broken)?;
+                let (name, status, role) = keys::entry_parts(row)
+                    .ok_or_else(|| self.inner.view.fail("an entry of an account is broken".to_owned()))?;
                 if !filter.may_take(name, status, role) {
                     return Ok(None);
                 }
@@ -199,7 +200,7 @@ impl Store {
         }
         let mut found: Vec<(Vec<u8>, Account)> = Vec::new();
         for (_, row) in members {
-            let membership: Membership = decode(&row)?;
+            let membership: Membership = self.decoded(&row)?;
             let account: Option<Account> =
                 self.looked_up(work, &keys::account(application, &membership.account))?;
             let Some(account) = account.filter(|account| filter.takes(account)) else { continue };
@@ -264,7 +265,7 @@ impl Store {
         application: &ApplicationName,
         page: &PageRequest,
     ) -> Result<Page<Group>, StoreError> {
-        self.page(&keys::groups(application), false, page, |_, row| decode(row).map(Some))
+        self.page(&keys::groups(application), false, page, |_, row| self.decoded(row).map(Some))
     }
 
     /// That an account is in a group, if it is.
@@ -284,7 +285,7 @@ impl Store {
         group: &GroupName,
         page: &PageRequest,
     ) -> Result<Page<Membership>, StoreError> {
-        self.page(&keys::members(application, group), false, page, |_, row| decode(row).map(Some))
+        self.page(&keys::members(application, group), false, page, |_, row| self.decoded(row).map(Some))
     }
 
     /// The groups that an account is in, by name.
@@ -294,10 +295,6 @@ impl Store {
         account: &AccountName,
     ) -> Result<Vec<Membership>, StoreError> {
         let rows = Draft::new(&self.inner.view).rows(&keys::memberships(application, account))?;
-        rows.iter().map(|(_, row)| decode(row)).collect()
+        rows.iter().map(|(_, row)| self.decoded(row)).collect()
     }
-}
-
-fn broken() -> StoreError {
-    StoreError::View("an entry of an account is broken".to_owned())
 }

@@ -147,6 +147,11 @@ impl Store {
         Ok(Page { items, next: None })
     }
 
+    /// A record from its row.
+    pub(in crate::store) fn decoded<T: DeserializeOwned>(&self, row: &[u8]) -> Result<T, StoreError> {
+        self.inner.view.decode(row)
+    }
+
     /// A record that is not where the walk is.
     pub(in crate::store) fn looked_up<T: DeserializeOwned>(
         &self,

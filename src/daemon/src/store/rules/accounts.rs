@@ -10,7 +10,7 @@ use crate::store::change::{Actor, Authentication, Change};
 use crate::store::clock::Timestamp;
 use crate::store::error::StoreError;
 use crate::store::record::{Account, Counts, Link, Membership, Remaining, Session};
-use crate::store::view::{Draft, decode, keys};
+use crate::store::view::{Draft, keys};
 
 pub(super) fn apply(change: &Change, at: Timestamp, draft: &mut Draft<'_>) -> Result<(), StoreError> {
     match change {
@@ -169,7 +169,7 @@ pub(crate) fn remaining(
         }
     }
     for (_, row) in draft.rows(&keys::memberships(application, account))? {
-        let membership: Membership = decode(&row)?;
+        let membership: Membership = draft.decode(&row)?;
         found.push(Remaining { what: "group", name: membership.group.to_string() });
     }
     Ok(found)

@@ -7,12 +7,13 @@ mod open;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::StoreError;
+use super::folder::Folder;
 use super::ledger::Tip;
 pub(crate) use mark::Mark;
 pub(crate) use open::{Place, Usable};
@@ -28,11 +29,14 @@ pub(crate) type Row = (Vec<u8>, Vec<u8>);
 pub(crate) struct View {
     db: RwLock<Option<sled::Db>>,
     mark: Mutex<Mark>,
+    folder: Arc<Folder>,
+    failure: Mutex<Option<String>>,
 }
 
 impl View {
-    fn new(db: sled::Db, mark: Mark) -> Self {
-        Self { db: RwLock::new(Some(db)), mark: Mutex::new(mark) }
+    fn new(db: sled::Db, mark: Mark, folder: Arc<Folder>) -> Self {
+        let (db, mark, failure) = (RwLock::new(Some(db)), Mutex::new(mark), Mutex::new(None));
+        Self { db, mark, folder, failure }
     }
 
     /// What the view says about itself.
@@ -40,11 +44,38 @@ impl View {
         *self.mark.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Why nothing is read or written here any more.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The view cannot be trusted any more: the first failure stays, and the next start makes the view anew, whatever
+    /// becomes of this process.
+    pub fn fail(&self, why: String) -> StoreError {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = failure.get_or_insert_with(|| {
+            tracing::error!(%why, "the view of the ledger failed; the next start makes it anew");
+            if let Err(error) = open::forget(&self.folder) {
+                tracing::error!(%error, "the view could not be marked as failed");
+            }
+            why
+        });
+        StoreError::View(first.clone())
+    }
+
     /// Runs `work` on the database. sled panics where it should answer with an error; that stays here.
     fn with<T>(&self, work: impl FnOnce(&sled::Db) -> Result<T, String>) -> Result<T, StoreError> {
         let guard = self.db.read().unwrap_or_else(PoisonError::into_inner);
         let db = guard.as_ref().ok_or(StoreError::Closed)?;
-        guarded(|| work(db)).map_err(StoreError::View)
+        if let Some(why) = self.failure() {
+            return Err(StoreError::View(why));
+        }
+        guarded(|| work(db)).map_err(|why| self.fail(why))
+    }
+
+    /// A record from its row.
+    pub fn decode<T: DeserializeOwned>(&self, value: &[u8]) -> Result<T, StoreError> {
+        serde_json::from_slice(value).map_err(|error| self.fail(format!("a row is not a record: {error}")))
     }
 
     /// A row.
@@ -54,7 +85,7 @@ impl View {
 
     /// A row, decoded.
     pub fn record<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
-        self.get(key)?.map(|value| decode(&value)).transpose()
+        self.get(key)?.map(|value| self.decode(&value)).transpose()
     }
 
     /// Up to `count` rows whose keys begin with `prefix`, in order, after the key `after`.
@@ -98,17 +129,6 @@ impl View {
         if seen == mark { Ok(()) } else { Err("its rows are not those that its mark counts".to_owned()) }
     }
 
-    /// Reads every row, so that a page that sled cannot read is found before it is needed. Works beside writes.
-    pub fn read_all(&self, stop: impl Fn() -> bool) -> Result<(), StoreError> {
-        let mut after = Vec::new();
-        while !stop() {
-            // In parts: the database must not be held when the store is closed.
-            let Some((last, _)) = self.rows(&[], Some(&after), 1000)?.pop() else { break };
-            after = last;
-        }
-        Ok(())
-    }
-
     /// Flushes and lets go of the database.
     pub fn shut(&self) -> Result<(), StoreError> {
         let db = self.db.write().unwrap_or_else(PoisonError::into_inner).take();
@@ -132,9 +152,14 @@ impl<'v> Draft<'v> {
     /// A row as it will be.
     pub fn record<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
         match self.rows.get(key) {
-            Some(row) => row.as_deref().map(decode).transpose(),
+            Some(row) => row.as_deref().map(|row| self.decode(row)).transpose(),
             None => self.view.record(key),
         }
+    }
+
+    /// A record from its row.
+    pub fn decode<T: DeserializeOwned>(&self, value: &[u8]) -> Result<T, StoreError> {
+        self.view.decode(value)
     }
 
     /// Whether a row will be there.
@@ -189,11 +214,6 @@ impl<'v> Draft<'v> {
     pub fn into_rows(self) -> Rows {
         self.rows
     }
-}
-
-/// A record from its row.
-pub(crate) fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, StoreError> {
-    serde_json::from_slice(value).map_err(|e| StoreError::View(format!("a row is not a record: {e}")))
 }
 
 /// Runs calls of sled's, and makes an error of a panic.

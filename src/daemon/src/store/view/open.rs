@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -37,7 +38,7 @@ struct State {
 /// The view's folder, locked.
 #[derive(Debug)]
 pub(crate) struct Place {
-    folder: Folder,
+    folder: Arc<Folder>,
     boot: String,
     database: String,
     _lock: Lock,
@@ -56,7 +57,7 @@ impl Place {
     pub fn open(path: &Path, boot: &str) -> Result<Self, StoreError> {
         let folder = Folder::open(path, true)?;
         let lock = folder.lock()?;
-        Ok(Self { folder, boot: boot.to_owned(), database: String::new(), _lock: lock })
+        Ok(Self { folder: Arc::new(folder), boot: boot.to_owned(), database: String::new(), _lock: lock })
     }
 
     /// Opens the view that is there. Up to `check_rows` rows are read and compared with the mark.
@@ -86,7 +87,7 @@ impl Place {
             Ok((_, None)) => return Ok(Usable::No("it has no mark of this version".to_owned())),
             Err(why) => return Ok(Usable::No(why)),
         };
-        let view = View::new(db, mark);
+        let view = View::new(db, mark, Arc::clone(&self.folder));
         if mark.rows <= check_rows
             && let Err(why) = view.check()
         {
@@ -105,7 +106,7 @@ impl Place {
         let db = guarded(|| open_database(&self.folder.path().join(&name)).map_err(text))
             .map_err(StoreError::View)?;
         self.database = name;
-        Ok(View::new(db, Mark::empty(identity)))
+        Ok(View::new(db, Mark::empty(identity), Arc::clone(&self.folder)))
     }
 
     /// Makes the fresh database the view, and removes all others.
@@ -125,19 +126,26 @@ impl Place {
         view.shut()?;
         // sled's flush does not make durable what it wrote.
         sync_tree(&self.folder.path().join(&self.database))?;
-        self.set_state(true)
+        self.set_state(true)?;
+        // Whoever read a row before the database was shut may find only now that it is no record.
+        if view.failure().is_some() { self.forget() } else { Ok(()) }
     }
 
     /// Forgets the view that is there: the next opening makes it anew.
     pub fn forget(&self) -> Result<(), StoreError> {
-        self.folder.remove(STATE)?;
-        self.folder.sync()
+        forget(&self.folder)
     }
 
     fn set_state(&self, clean: bool) -> Result<(), StoreError> {
         let state = State { database: self.database.clone(), boot: self.boot.clone(), clean };
         self.folder.replace(STATE, &serde_json::to_vec(&state).expect("the state is plain data"))
     }
+}
+
+/// Removes what says which database is the view, for good.
+pub(super) fn forget(folder: &Folder) -> Result<(), StoreError> {
+    folder.remove(STATE)?;
+    folder.sync()
 }
 
 fn is_database_name(name: &str) -> bool {
