@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use deputy_core::message::job::{JOB_VERSION, decode_reply, encode_command};
-use deputy_core::message::{JobCommand, LauncherReply, MessageError, OwnerReply, decode};
+use deputy_core::message::{FileReply, JobCommand, LauncherReply, MessageError, OwnerReply, decode};
 use deputy_wire::{LAUNCHER_SOCKET, OWNER_SOCKET, WireError, connect, receive};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -32,6 +32,12 @@ impl Answer for LauncherReply {
 }
 
 impl Answer for OwnerReply {
+    fn of(packet: &[u8]) -> Result<Self, MessageError> {
+        decode(packet)
+    }
+}
+
+impl Answer for FileReply {
     fn of(packet: &[u8]) -> Result<Self, MessageError> {
         decode(packet)
     }
