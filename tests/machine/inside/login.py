@@ -1,6 +1,6 @@
 """login.py NAME PASSWORD...: becomes NAME by su on a terminal of its own, and prints what `id` says there.
 
-Each question for a password is answered with the next one.
+Each question for a password ("Password:", "Password for desk:") is answered with the next one.
 """
 import os
 import pty
@@ -19,7 +19,7 @@ while True:
     if not part:
         break
     said += part
-    while asked < min(said.count(b"assword:"), len(passwords)):
+    while asked < min(said.count(b"assword"), len(passwords)):
         os.write(terminal, passwords[asked].encode() + b"\n")
         asked += 1
 print(said.decode(errors="replace"))
