@@ -71,7 +71,10 @@ def greet():
         connection.send(b"adopted" + struct.pack("<H", common))
     for own in handed:
         version = 1 if speaks == "unnamed" else common
-        own.send(RUNNING[:4] + struct.pack("<H", version) + RUNNING[6:])
+        try:
+            own.send(RUNNING[:4] + struct.pack("<H", version) + RUNNING[6:])
+        except BrokenPipeError:
+            pass  # It has gone already. What it said before is there to be read.
         listeners.append(own)
 
 
