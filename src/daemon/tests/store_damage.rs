@@ -281,12 +281,17 @@ fn damage_of_the_view_that_is_met_later_ends_the_store_and_is_gone_at_the_next_s
         std::fs::write(&path, bytes).unwrap();
         let (store, report) = Store::open_with(&directories(place.path()), unread()).unwrap();
         if report.view_rebuilt.is_some() || store.stopped().is_some() {
+            store.close_blocking().unwrap();
             continue;
         }
         let late = store.commit_blocking(create("demo", "late"), actor());
         let failed = (0..600)
             .find_map(|number| store.account(&application("demo"), &account(&format!("u{number}"))).err());
-        let Some(failed) = failed else { continue };
+        let Some(failed) = failed else {
+            // Damage that no row is in.
+            store.close_blocking().unwrap();
+            continue;
+        };
         met += 1;
         assert!(matches!(&failed, StoreError::View(_)), "part {part}: {failed}");
         let why = store.stopped().expect("it stopped");
