@@ -1,16 +1,13 @@
-"""login.py NAME PASSWORD...: becomes NAME by su on a terminal of its own, and prints what `id` says there.
-
-Each question for a password ("Password:", "Password for desk:") is answered with the next one.
-"""
+"""login.py NAME PASSWORD: becomes NAME by su on a terminal of its own, and prints what `id` says there."""
 import os
 import pty
 import sys
 
-name, *passwords = sys.argv[1:]
+name, password = sys.argv[1:]
 pid, terminal = pty.fork()
 if pid == 0:
     os.execvp("su", ["su", "-", name, "-c", "id"])
-said, asked = b"", 0
+said, answered = b"", False
 while True:
     try:
         part = os.read(terminal, 1000)
@@ -19,8 +16,8 @@ while True:
     if not part:
         break
     said += part
-    while asked < min(said.count(b"assword"), len(passwords)):
-        os.write(terminal, passwords[asked].encode() + b"\n")
-        asked += 1
+    if not answered and b"assword:" in said:
+        os.write(terminal, password.encode() + b"\n")
+        answered = True
 print(said.decode(errors="replace"))
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
