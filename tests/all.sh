@@ -1,5 +1,5 @@
 #!/bin/sh
-# Every test, in order: lints, unit tests, the sandbox's own tests, then the whole of Deputy inside the sandbox.
+# Every test: lints, the tests of all crates, those of the whole of Deputy inside the sandbox, the demo, whole machines.
 # The last lines say how many passed, failed and were skipped, and why each skipped one was.
 set -u
 cd "$(dirname "$0")/.."

@@ -67,7 +67,7 @@ mount_machine() {
 
 # The packages, built if something that goes into them is newer.
 need_debs() {
-    if ! find_debs >/dev/null || [ -n "$(find src pam dbus polkit systemd man debian Cargo.toml Cargo.lock -newer "$debs/built" -type f ! -path 'debian/deputy/*' ! -path 'debian/libnss-deputy/*' ! -path 'debian/.debhelper/*' -print -quit 2>/dev/null)" ]; then
+    if ! find_debs >/dev/null || [ -n "$(find src nss-module pam dbus polkit systemd man docs debian Cargo.toml Cargo.lock -newer "$debs/built" -type f ! -path 'debian/deputy/*' ! -path 'debian/libnss-deputy/*' ! -path 'debian/.debhelper/*' -print -quit 2>/dev/null)" ]; then
         make --no-print-directory deb >"$work/deb.log" 2>&1 || {
             tail -n 30 "$work/deb.log"
             fail packages_are_built 'make deb failed'
