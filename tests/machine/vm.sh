@@ -56,23 +56,20 @@ accelerator=tcg,thread=multi
 if kvm_works; then accelerator=kvm; fi
 
 run_machine() {
-    qemu-system-x86_64 -accel "$accelerator" -cpu max -m 2048 -smp 2 -nographic -no-reboot \
+    $starter qemu-system-x86_64 -accel "$accelerator" -cpu max -m 2048 -smp 2 -nographic -no-reboot \
         -kernel "$(ls "$base"/boot/vmlinuz-*)" -initrd "$(ls "$base"/boot/initrd.img-*)" \
         -append "root=/dev/vda rw console=ttyS0 quiet systemd.show_status=0" \
         -drive "file=$work/disk,format=raw,if=virtio,cache=unsafe" -nic none "$@"
 }
+starter=
 if [ "${1-}" = shell ]; then
     run_machine
     exit
 fi
 
 failed=0
-run_machine </dev/null >"$work/console" 2>&1 &
-machine_pid=$!
-( sleep 1800; kill "$machine_pid" 2>/dev/null ) &
-watchdog=$!
-wait "$machine_pid" || true
-kill "$watchdog" 2>/dev/null || true
+starter='timeout -k 10 1800' # a machine that never comes to its end
+run_machine </dev/null >"$work/console" 2>&1 || true
 
 # Its file system, without a mount.
 umount "$work/root"
