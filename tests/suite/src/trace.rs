@@ -1,6 +1,5 @@
 //! Which paths a process and its children open, seen by `strace`.
 
-use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -8,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 /// A trace of a running process.
 pub struct Trace {
     strace: Child,
-    file: PathBuf,
+    folder: PathBuf,
 }
 
 /// An open of a path.
@@ -26,16 +25,18 @@ impl Trace {
     /// Attaches to the service of this name in the sandbox, and follows its children.
     pub fn of_service(name: &str) -> Self {
         let pid = crate::machine::service_pid(name);
-        let file = PathBuf::from(format!("/tmp/deputy-suite-strace-{name}-{}", std::process::id()));
+        let folder = PathBuf::from(format!("/tmp/deputy-suite-strace-{name}-{}", std::process::id()));
+        fs::create_dir(&folder).expect("a folder for the trace");
+        // A file for each process. In a common one a call that others interrupt is two lines.
         let strace = Command::new("strace")
-            .args(["-f", "-y", "-s", "4096", "-e", "trace=open,openat,openat2,creat,setresuid,execve", "-p"])
+            .args(["-ff", "-y", "-s", "4096", "-e", "trace=open,openat,openat2,creat,setresuid,execve", "-p"])
             .arg(pid.to_string())
             .arg("-o")
-            .arg(&file)
+            .arg(folder.join("of"))
             .stderr(Stdio::piped())
             .spawn()
             .expect("strace: install the package strace");
-        let mut trace = Self { strace, file };
+        let mut trace = Self { strace, folder };
         trace.wait_until_attached();
         trace
     }
@@ -55,23 +56,26 @@ impl Trace {
         let pid = rustix::process::Pid::from_child(&self.strace);
         rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("strace is there");
         self.strace.wait().expect("strace ends");
-        let text = fs::read_to_string(&self.file).expect("the trace");
-        let _ = fs::remove_file(&self.file);
-        parse(&text)
+        let mut opened = Vec::new();
+        for file in fs::read_dir(&self.folder).expect("the traces") {
+            let file = file.expect("a trace").path();
+            let pid = file.extension().expect("of.PID").to_string_lossy();
+            opened.extend(parse(&pid, &fs::read_to_string(&file).expect("the trace")));
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+        opened
     }
 }
 
-fn parse(text: &str) -> Vec<Opened> {
-    let mut dropped: HashSet<&str> = HashSet::new();
+/// What one process opened.
+fn parse(pid: &str, text: &str) -> Vec<Opened> {
+    let mut after_the_drop = false;
     let mut opened = Vec::new();
-    for line in text.lines() {
-        let Some((pid, call)) = line.split_once(' ') else { continue };
-        let call = call.trim_start();
-        if call.starts_with("setresuid(") && !call.starts_with("setresuid(0") && call.ends_with("= 0") {
-            dropped.insert(pid);
-        }
+    for call in text.lines() {
+        after_the_drop |=
+            call.starts_with("setresuid(") && !call.starts_with("setresuid(0") && call.ends_with("= 0");
         if let Some(path) = opened_path(call) {
-            opened.push(Opened { pid: pid.to_owned(), path, after_the_drop: dropped.contains(pid) });
+            opened.push(Opened { pid: pid.to_owned(), path, after_the_drop });
         }
     }
     opened
@@ -98,23 +102,17 @@ mod tests {
     #[test]
     fn lines_of_strace_are_understood() {
         let text = "\
-7  openat(AT_FDCWD</>, \"/etc/passwd\", O_RDONLY|O_CLOEXEC) = 3</etc/passwd>
-7  openat(5</etc/deputy>, \"applications.d\", O_RDONLY) = 6</etc/deputy/applications.d>
-7  setresuid(1001, 1001, 1001) = 0
-7  setresuid(0, 0, 0) = -1 EPERM (Operation not permitted)
-7  openat(AT_FDCWD</home/alice>, \"x\", O_RDONLY) = -1 ENOENT (No such file or directory)
-8  openat(AT_FDCWD</>, \"/etc/group\", O_RDONLY) = 3</etc/group>
+openat(AT_FDCWD</>, \"/etc/passwd\", O_RDONLY|O_CLOEXEC) = 3</etc/passwd>
+openat(5</etc/deputy>, \"applications.d\", O_RDONLY) = 6</etc/deputy/applications.d>
+setresuid(1001, 1001, 1001) = 0
+setresuid(0, 0, 0) = -1 EPERM (Operation not permitted)
+openat(AT_FDCWD</home/alice>, \"x\", O_RDONLY) = -1 ENOENT (No such file or directory)
 ";
-        let opened = parse(text);
+        let opened = parse("7", text);
         let paths: Vec<_> = opened.iter().map(|o| (o.path.as_str(), o.after_the_drop)).collect();
         assert_eq!(
             paths,
-            [
-                ("/etc/passwd", false),
-                ("/etc/deputy/applications.d", false),
-                ("/home/alice/x", true),
-                ("/etc/group", false)
-            ]
+            [("/etc/passwd", false), ("/etc/deputy/applications.d", false), ("/home/alice/x", true)]
         );
     }
 }
