@@ -40,7 +40,15 @@ cargo_tests() {
 
 stage 'build' cargo build --locked --workspace --all-targets
 stage 'lints and house rules' tests/lint.sh
+# The tests wait more than they compute, so what the last stages need is made beside them. Whatever is missing then is
+# made there.
+{
+    nice make --no-print-directory deb
+    (. tests/machine/lib.sh && build_root)
+} >"$work/beside.log" 2>&1 &
+beside=$!
 stage 'unit tests, the sandbox itself, and the whole inside the sandbox' cargo_tests
+wait "$beside" || true
 stage 'the demo' demo/run.sh
 # The packages are what a machine gets: built once, looked at, then installed on whole machines.
 stage 'the Debian packages' tests/machine/packages.sh
