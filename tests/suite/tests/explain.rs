@@ -90,20 +90,29 @@ fn it_agrees_with_a_run_over_a_table_of_cases() {
     }
 }
 
-/// What a call on the path came to, as the application does it: `allowed`, or the code of the refusal. What is read is
-/// a file or a folder's list; what is written, an empty folder's name.
+/// What a call on the path came to, as the application does it: `allowed`, or the code of the refusal. A path that ends
+/// with a slash is a folder, which is listed, or gets a folder in it.
 fn done(path: &str, write: bool) -> String {
-    let file = |words: &[&str]| deputyctl("svc-paths", &[&["file"], words, &["--app", "paths"]].concat());
-    let output = match (write, path.ends_with('/')) {
-        (false, false) => file(&["cat", "--account", "ann", path]),
-        (false, true) => file(&["ls", "--account", "ann", path]),
-        (true, false) => file(&["put", "--account", "ann", "/etc/hostname", path]),
-        (true, true) => file(&["mkdir", "--account", "ann", &format!("{path}made")]),
-    };
-    match output.stderr.strip_prefix("deputyctl: ").and_then(|rest| rest.split(':').next()) {
-        Some(code) if output.status != 0 => code.to_owned(),
-        _ => "allowed".to_owned(),
-    }
+    let came_to = on_bus("svc-paths", async |client| {
+        let bytes = path.as_bytes();
+        let mut how = options(&[]);
+        match (write, path.ends_with('/')) {
+            (false, true) => {
+                type Entries = (Vec<Dictionary>, bool);
+                client.call::<_, Entries>("Files.List", &("ann", bytes, how)).await.map(drop)
+            }
+            (true, true) => {
+                let made = [bytes, b"made"].concat();
+                client.call::<_, ()>("Files.MakeDirectory", &("ann", made, how)).await
+            }
+            (_, false) => {
+                how.extend([("read", (!write).into()), ("write", write.into()), ("create", write.into())]);
+                type Opened = (zbus::OwnedFd, String);
+                client.call::<_, Opened>("Files.Open", &("ann", bytes, how)).await.map(drop)
+            }
+        }
+    });
+    came_to.map_or_else(|failed| failed.code().to_owned(), |()| "allowed".to_owned())
 }
 
 #[test]
@@ -162,6 +171,7 @@ fn it_agrees_with_calls_on_files_over_a_table_of_paths() {
         ("/data/open/out", false, "PathOutside", "leads out of its root"),
         ("/data/open/out", true, "PathOutside", "leads out of its root"),
         ("/data/looked/plain", true, "RootReadOnly", "read-only"),
+        ("/data/open/plain", true, "FileError", "/data/open/plain: mode 0644 has no write permission, w"),
         ("/data/open/secret", false, "FileError", "/data/open/secret: mode 0600 has no read permission, r"),
         (
             "/data/open/closed/x",
@@ -181,6 +191,7 @@ fn it_agrees_with_calls_on_files_over_a_table_of_paths() {
         ("/data/barred/root/x", false, "FileError", "/data/barred"),
         ("/data/open/plain", false, "allowed", ""),
         ("/data/open/in", false, "allowed", ""),
+        ("/data/open/in", true, "allowed", ""),
         ("/data/open/", false, "allowed", ""),
         ("/data/looked/plain", false, "allowed", ""),
         ("/data/open/shared", true, "allowed", ""),
