@@ -90,6 +90,10 @@ fn it_agrees_with_a_run_over_a_table_of_cases() {
     }
 }
 
+/// What `Files.List` and `Files.Open` answer.
+type Entries = (Vec<Dictionary>, bool);
+type Opened = (zbus::OwnedFd, String);
+
 /// What a call on the path came to, as the application does it: `allowed`, or the code of the refusal. A path that ends
 /// with a slash is a folder, which is listed, or gets a folder in it.
 fn done(path: &str, write: bool) -> String {
@@ -97,17 +101,13 @@ fn done(path: &str, write: bool) -> String {
         let bytes = path.as_bytes();
         let mut how = options(&[]);
         match (write, path.ends_with('/')) {
-            (false, true) => {
-                type Entries = (Vec<Dictionary>, bool);
-                client.call::<_, Entries>("Files.List", &("ann", bytes, how)).await.map(drop)
-            }
+            (false, true) => client.call::<_, Entries>("Files.List", &("ann", bytes, how)).await.map(drop),
             (true, true) => {
                 let made = [bytes, b"made"].concat();
                 client.call::<_, ()>("Files.MakeDirectory", &("ann", made, how)).await
             }
             (_, false) => {
                 how.extend([("read", (!write).into()), ("write", write.into()), ("create", write.into())]);
-                type Opened = (zbus::OwnedFd, String);
                 client.call::<_, Opened>("Files.Open", &("ann", bytes, how)).await.map(drop)
             }
         }
