@@ -58,6 +58,8 @@ permissions! {
     ManageLinks = "manage_links",
     /// Change, hand over and delete other accounts' projects.
     ManageProjects = "manage_projects",
+    /// Set how much other accounts' jobs may have at once, below what root's file gives.
+    ManageLimits = "manage_limits",
     /// See other accounts' jobs.
     ViewJobs = "view_jobs",
     /// Cancel and signal other accounts' jobs.

@@ -35,17 +35,28 @@ pub struct Capacity {
 }
 
 /// How much jobs of one owner may have at once. What is absent has no ceiling.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ceilings {
     /// Jobs.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub jobs: Option<u32>,
     /// CPUs.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<MilliCpus>,
     /// Memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<ByteSize>,
     /// GPUs.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub gpus: Option<u16>,
+}
+
+impl Ceilings {
+    /// Whether there is none.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How an application's jobs queue.

@@ -1,9 +1,11 @@
 //! `.Accounts`: the users of an application.
 
+mod limits;
 mod passwords;
 mod setup;
 mod standing;
 
+pub use limits::set_limits;
 pub use passwords::{reset_password, set_password};
 pub use setup::setup;
 pub use standing::{act_for, approve, deactivate, delete, deletion_report, reactivate, reject};
@@ -15,6 +17,7 @@ use crate::acting;
 use crate::authority::{About, Call, Granted};
 use crate::bus::options::{Options, PageOptions, parse};
 use crate::bus::record::Record;
+use crate::jobs::queue::shown::ceilings;
 use crate::store::{Account, AccountFilter, AccountSort, Change, PageRequest, Timestamp};
 
 /// The most days for which somebody can be asked to have been away.
@@ -216,5 +219,6 @@ impl From<&Account> for Record {
             .with("created", account.created.0)
             .with("changed", account.changed.0)
             .maybe("last_login", account.last_login.map(|moment| moment.0))
+            .maybe("limits", (!account.limits.is_none()).then(|| ceilings(account.limits)))
     }
 }

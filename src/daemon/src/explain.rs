@@ -1,6 +1,7 @@
-//! `Manager.Explain`: what would be decided about a job.
+//! `Manager.Explain`: what would be decided about a job, or about a path.
 //!
-//! The daemon's part is what `Jobs.Run` decides by; the rest is decided by the launcher's child with the code of a run.
+//! The daemon's part is what `Jobs.Run` and the calls of `.Files` decide by; the rest is decided by the launcher's child
+//! with the code of a run, or of a file agent.
 //! An application is told about itself only, and not without end: each answer costs a process of root's.
 
 use std::collections::HashMap;
@@ -8,7 +9,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use deputy_core::application::DEFAULT_KIND;
-use deputy_core::message::{ExplainRequest, Explanation, LauncherReply, LauncherRequest};
+use deputy_core::message::{
+    ExplainPathRequest, ExplainRequest, Explanation, FilesRequest, LauncherReply, LauncherRequest, PathAccess,
+};
 use deputy_core::project::ProjectKey;
 use deputy_core::schedule::AccountKey;
 use deputy_core::stream::Streams;
@@ -23,8 +26,9 @@ use crate::directory::Registered;
 use crate::jobs::asked;
 use crate::jobs::ready::{Wanted, ready};
 use crate::launcher::{ANSWER, LauncherError};
-use crate::links;
+use crate::store::Link;
 use crate::store::{JobSpec, no_input, no_output};
+use crate::{files, links};
 
 /// How many explanations one uid has in a burst, and how long it takes to earn one more.
 const BURST: u32 = 50;
@@ -66,6 +70,15 @@ impl Rate {
 struct Question {
     account: AccountName,
     project: Option<ProjectKey>,
+    what: What,
+}
+
+enum What {
+    Job(Box<Job>),
+    Path(Vec<u8>, PathAccess),
+}
+
+struct Job {
     kind: KindName,
     argv: Vec<Vec<u8>>,
     directory: Option<Vec<u8>>,
@@ -78,32 +91,21 @@ pub async fn explain(call: Call, (mut options,): (Options,)) -> Result<Granted<(
     let application = options.application()?;
     let account: AccountName =
         options.name("account")?.ok_or_else(|| Denial::invalid("the option account is needed"))?;
-    let question = Question {
-        account,
-        project: options.name("project")?,
-        kind: match options.name("kind")? {
-            Some(kind) => kind,
-            None => parse("kind", DEFAULT_KIND)?,
-        },
-        argv: options.list_of_bytes("argv")?.unwrap_or_default(),
-        directory: options.bytes("directory")?,
-        environment: options.list_of_bytes("environment")?.unwrap_or_default(),
-        spec: JobSpec {
-            bounds: asked::bounds(&mut options)?,
-            gpus: asked::count(&mut options, "gpus")?.unwrap_or_default(),
-            streams: Streams { input: no_input(), output: no_output(), error: no_output() },
-            ..JobSpec::default()
-        },
+    let project = options.name("project")?;
+    let mut about = About::application(application).account(&account);
+    let what = if let Some(path) = options.bytes("path")? {
+        What::Path(path, access(&mut options)?)
+    } else {
+        let job = job(&mut options)?;
+        about.kind = Some(job.kind.clone());
+        about.argv.clone_from(&job.argv);
+        What::Job(Box::new(job))
     };
     options.finish()?;
-    let about = About {
-        kind: Some(question.kind.clone()),
-        argv: question.argv.clone(),
-        ..About::application(application).account(&question.account)
-    };
     let grant = call.authorize(about).await?;
     call.daemon.explanations.take(call.caller.uid, Instant::now())?;
     let registered = grant.application()?.clone();
+    let question = Question { account, project, what };
     let decided = decide(&call.daemon, &registered, question).await;
     let record = match decided {
         Ok(rule) => Record::new().with("allowed", true).text("rule", rule),
@@ -121,46 +123,104 @@ pub async fn explain(call: Call, (mut options,): (Options,)) -> Result<Granted<(
     Ok(grant.answer((record,)))
 }
 
-/// The rule that allows the job, or the refusal.
-async fn decide(daemon: &Daemon, registered: &Registered, question: Question) -> Result<String, Denial> {
-    acting::active(daemon, registered, &question.account)?;
-    let wanted = Wanted {
-        account: &question.account,
-        project: question.project.as_ref(),
-        kind: &question.kind,
-        argv: &question.argv,
-        environment: &question.environment,
-        spec: Some(&question.spec),
-    };
-    let ready = ready(daemon, registered, &wanted).await?;
-    if question.spec.gpus > 0 {
-        daemon.tracker.queue().find_gpus(daemon).await;
+/// What is to be done with a path.
+fn access(options: &mut Options) -> Result<PathAccess, Denial> {
+    match options.text("access")?.as_deref() {
+        None | Some("read") => Ok(PathAccess::Read),
+        Some("write") => Ok(PathAccess::Write),
+        Some(_) => Err(Denial::invalid("the option access is read or write")),
     }
-    let owner = AccountKey { application: registered.name.clone(), account: question.account.clone() };
-    daemon.tracker.queue().would_enter(daemon, owner, &question.kind, &question.spec)?;
-    let request = LauncherRequest::Explain(ExplainRequest {
-        application: registered.name.clone(),
-        account: question.account,
-        os_account: ready.os,
-        kind: Some(question.kind),
-        argv: question.argv,
-        directory: question.directory,
-        environment: question.environment,
-        os_group: ready.defaults.os_group,
-        bounds: question.spec.bounds,
-    });
+}
+
+fn job(options: &mut Options) -> Result<Job, Denial> {
+    Ok(Job {
+        kind: match options.name("kind")? {
+            Some(kind) => kind,
+            None => parse("kind", DEFAULT_KIND)?,
+        },
+        argv: options.list_of_bytes("argv")?.unwrap_or_default(),
+        directory: options.bytes("directory")?,
+        environment: options.list_of_bytes("environment")?.unwrap_or_default(),
+        spec: JobSpec {
+            bounds: asked::bounds(options)?,
+            gpus: asked::count(options, "gpus")?.unwrap_or_default(),
+            streams: Streams { input: no_input(), output: no_output(), error: no_output() },
+            ..JobSpec::default()
+        },
+    })
+}
+
+/// The rule that allows it, or the refusal.
+async fn decide(daemon: &Daemon, registered: &Registered, question: Question) -> Result<String, Denial> {
+    let Question { account, project, what } = question;
+    let project = project.as_ref();
+    acting::active(daemon, registered, &account)?;
+    let (request, link) = match what {
+        What::Job(job) => of_job(daemon, registered, account, project, *job).await?,
+        What::Path(path, access) => {
+            let whose = files::identity(daemon, registered, &account, project).await?;
+            let link = daemon.store.link(&registered.name, &account)?.filter(|link| link.os == whose.os);
+            let agent = FilesRequest {
+                application: registered.name.clone(),
+                account,
+                os_account: whose.os,
+                idle_seconds: None,
+                umask: whose.umask,
+            };
+            (LauncherRequest::ExplainPath(ExplainPathRequest { agent, path, access }), link)
+        }
+    };
     match daemon.launcher.ask(&request, &[], ANSWER).await? {
         LauncherReply::Explained(Explanation::Allowed { rule }) => {
             Ok(format!("applications.d/{}.toml: {rule}", registered.name))
         }
         LauncherReply::Explained(Explanation::Refused(denial)) => {
-            if let Some(link) = &ready.link {
+            if let Some(link) = &link {
                 links::learn(daemon, link, &denial).await;
             }
             Err(denial)
         }
+        LauncherReply::Explained(Explanation::Kernel { errno, at }) => {
+            Err(files::refused(errno, &if at.is_empty() { at } else { format!("; {at}") }))
+        }
         _ => Err(LauncherError::Foreign.into()),
     }
+}
+
+/// Decides about a job as far as it can be decided here: what is to be asked of the launcher, and the link.
+async fn of_job(
+    daemon: &Daemon,
+    registered: &Registered,
+    account: AccountName,
+    project: Option<&ProjectKey>,
+    job: Job,
+) -> Result<(LauncherRequest, Option<Link>), Denial> {
+    let wanted = Wanted {
+        account: &account,
+        project,
+        kind: &job.kind,
+        argv: &job.argv,
+        environment: &job.environment,
+        spec: Some(&job.spec),
+    };
+    let ready = ready(daemon, registered, &wanted).await?;
+    if job.spec.gpus > 0 {
+        daemon.tracker.queue().find_gpus(daemon).await;
+    }
+    let owner = AccountKey { application: registered.name.clone(), account: account.clone() };
+    daemon.tracker.queue().would_enter(daemon, owner, &job.kind, &job.spec)?;
+    let request = ExplainRequest {
+        application: registered.name.clone(),
+        account,
+        os_account: ready.os,
+        kind: Some(job.kind),
+        argv: job.argv,
+        directory: job.directory,
+        environment: job.environment,
+        os_group: ready.defaults.os_group,
+        bounds: job.spec.bounds,
+    };
+    Ok((LauncherRequest::Explain(request), ready.link))
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ mod store_common;
 use std::sync::Barrier;
 
 use deputy_core::account::{Status, Step};
+use deputy_core::queue::Ceilings;
+use deputy_core::size::MilliCpus;
 use deputy_core::{GroupName, SessionId};
 use deputyd::store::{
     Account, AccountFilter, AccountSort, Acting, Actor, Authentication, Change, JobFilter, PageRequest,
@@ -99,6 +101,39 @@ fn bring(store: &Store, name: &str, to: Option<Status>) {
     for step in steps {
         commit(store, change(*step, name)).unwrap();
     }
+}
+
+#[test]
+fn limits_are_of_accounts_that_are_there_and_survive_edits_and_a_rebuild() {
+    let place = tempfile::tempdir().unwrap();
+    let (store, _) = open(place.path()).unwrap();
+    let limited = |name: &str, jobs: Option<u32>| Change::AccountLimited {
+        application: application("demo"),
+        account: account(name),
+        limits: Ceilings { jobs, cpus: jobs.map(|jobs| MilliCpus(jobs * 500)), ..Ceilings::default() },
+    };
+    assert!(matches!(commit(&store, limited("absent", Some(1))), Err(StoreError::NotFound { .. })));
+    bring(&store, "rejected", Some(Status::Rejected));
+    assert!(matches!(commit(&store, limited("rejected", Some(1))), Err(StoreError::Conflict { .. })));
+    for status in [Status::Pending, Status::Active, Status::Deactivated] {
+        bring(&store, &format!("{status}"), Some(status));
+        commit(&store, limited(&format!("{status}"), Some(3))).unwrap();
+    }
+    commit(&store, change(Step::Edit, "active")).unwrap();
+    commit(&store, limited("pending", None)).unwrap();
+    let limits = |store: &Store, name: &str| {
+        store.account(&application("demo"), &account(name)).unwrap().map(|account| account.limits.jobs)
+    };
+    let all =
+        |store: &Store| ["pending", "active", "deactivated", "rejected"].map(|name| limits(store, name));
+    let expected = [Some(None), Some(Some(3)), Some(Some(3)), Some(None)];
+    assert_eq!(all(&store), expected);
+    store.close_blocking().unwrap();
+    rebuild(&directories(place.path()), options()).unwrap();
+    let (store, _) = open(place.path()).unwrap();
+    assert_eq!(all(&store), expected);
+    let cpus = store.account(&application("demo"), &account("active")).unwrap().unwrap().limits.cpus;
+    assert_eq!(cpus, Some(MilliCpus(1500)));
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod holders;
 mod journal;
 mod listen;
 mod modules;
+mod obstacle;
 mod offers;
 mod owner;
 mod pam;

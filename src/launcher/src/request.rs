@@ -181,6 +181,7 @@ fn serve_launcher(connection: OwnedFd, peer: Peer) {
         LauncherRequest::Captured { job, stream } => captured(&settings, &job, stream, &connection, peer),
         LauncherRequest::Attach { job } => shepherd::attach(&settings, &job, &connection),
         LauncherRequest::Files(wanted) => agent::serve(&settings, &wanted, connection, peer),
+        LauncherRequest::ExplainPath(wanted) => agent::explain(&settings, &wanted, &connection, peer),
         request => match answer(&settings, request, peer) {
             Ok(answer) => reply(&connection, &answer),
             Err(denial) => refuse(&connection, peer, denial),
@@ -241,6 +242,7 @@ fn answer(settings: &Settings, request: LauncherRequest, peer: Peer) -> Result<L
         }
         LauncherRequest::Run(_)
         | LauncherRequest::Files(_)
+        | LauncherRequest::ExplainPath(_)
         | LauncherRequest::Converse(_)
         | LauncherRequest::Attach { .. }
         | LauncherRequest::Captured { .. } => Err(Denial::internal("this request is answered elsewhere")),

@@ -684,6 +684,100 @@ fn others_jobs_are_seen_and_ended_by_those_who_may() {
 }
 
 #[test]
+fn a_laboratory_s_head_manages_its_accounts_projects_and_limits_only() {
+    prepare();
+    for (name, group, os_user) in
+        [("limited", "lab", "os-limited"), ("unlimited", "otherlab", "os-unlimited")]
+    {
+        add_person(os_user, "x", &[]);
+        for arguments in [
+            &["account", "add", "roles", name, "--group", group][..],
+            &["consent", "grant", "roles", name, os_user],
+            &["link", "request", "roles", name, os_user],
+        ] {
+            let output = deputyctl("root", arguments);
+            assert_eq!(output.status, 0, "{arguments:?}: {}", output.stderr);
+        }
+    }
+    on_bus("rolesportal", async |bus| {
+        let one = || Options::from([("jobs", Variant::from(1_u32))]);
+        let limit = async |whom: &str, by: &str, mut limits: Options| -> Result<(), Failed> {
+            limits.extend(options(&[("by", by)]));
+            bus.call("Accounts.SetLimits", &(whom, limits)).await
+        };
+        for (whom, by) in [
+            ("unlimited", "head"),
+            ("limited", "otherhead"),
+            ("limited", "viewer"),
+            ("limited", "helper"),
+            // Nobody sets his own.
+            ("limited", "limited"),
+            ("super", "head"),
+        ] {
+            assert_eq!(limit(whom, by, one()).await.unwrap_err().code(), "PermissionMissing", "{whom} {by}");
+        }
+        assert_eq!(limit("limited", "gone", one()).await.unwrap_err().code(), "AccountNotActive");
+        assert_eq!(limit("nobody", "admin", one()).await.unwrap_err().code(), "NotFound");
+        let wrong = Options::from([("cpus", Variant::from(-1_f64))]);
+        assert_eq!(limit("limited", "head", wrong).await.unwrap_err().code(), "InvalidArgument");
+        ok(limit("limited", "head", one()).await);
+
+        // They hold at once, for the account that they are about.
+        let run = async |account: &str, seconds: &str| -> zbus::OwnedObjectPath {
+            let argv: Vec<Vec<u8>> = ["/bin/sleep", seconds].map(|word| word.as_bytes().to_vec()).to_vec();
+            bus.call("Jobs.Run", &(account, argv, Options::new())).await.expect("a job")
+        };
+        let state = async |job: &zbus::OwnedObjectPath| -> String {
+            let got: Dictionary = bus.call_at(job.as_str(), "Job.Get", &()).await.expect("the job");
+            text(&got, "state").expect("a state")
+        };
+        let first = run("limited", "1000").await;
+        let second = run("limited", "1000").await;
+        let other = run("unlimited", "1000").await;
+        assert_eq!(state(&first).await, "running");
+        assert_eq!((state(&second).await.as_str(), state(&other).await.as_str()), ("queued", "running"));
+        ok(limit("limited", "head", Options::from([("jobs", Variant::from(2_u32))])).await);
+        for _ in 0..1000 {
+            if state(&second).await == "running" {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        assert_eq!(state(&second).await, "running");
+        for job in [&first, &second, &other] {
+            ok(bus.call_at(job.as_str(), "Job.Cancel", &(Options::new(),)).await);
+        }
+
+        // Projects, too, of those who are in the group.
+        for (owner, name) in [("limited", "inside"), ("unlimited", "outside")] {
+            let _: (String,) =
+                bus.call("Projects.Create", &(owner, name, Options::new())).await.expect("a project");
+        }
+        let publish = async |project: &str, by: &str| -> Result<(), Failed> {
+            bus.call("Projects.Publish", &(project, true, options(&[("by", by)]))).await
+        };
+        for (project, by) in
+            [("unlimited/outside", "head"), ("limited/inside", "otherhead"), ("limited/inside", "viewer")]
+        {
+            let refused = publish(project, by).await.unwrap_err();
+            assert!(
+                ["PermissionMissing", "NotFound"].contains(&refused.code()),
+                "{project} {by} {refused:?}"
+            );
+        }
+        ok(publish("limited/inside", "head").await);
+    });
+    let by_hand = |arguments: &[&str]| deputyctl("rolesportal", &[&["account"], arguments].concat());
+    let limited = by_hand(&["limit", "roles", "limited", "--cpus", "0.5", "--memory", "1G", "--by", "head"]);
+    assert_eq!(limited.status, 0, "{}", limited.stderr);
+    let shown = by_hand(&["show", "roles", "limited", "--by", "head"]).stdout;
+    assert!(shown.contains("cpus") && shown.contains("0.5") && !shown.contains("jobs="), "{shown}");
+    assert_eq!(by_hand(&["limit", "roles", "limited", "--none"]).status, 0);
+    assert!(!by_hand(&["show", "roles", "limited"]).stdout.contains("cpus"));
+    assert_ne!(by_hand(&["limit", "roles", "limited"]).status, 0);
+}
+
+#[test]
 fn a_link_is_removed_by_its_account_and_by_those_who_manage_links() {
     prepare();
     for (name, os_user) in [("unlink-own", "bob"), ("unlink-lab", "carol")] {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use deputy_suite::client::{Dictionary, on_bus, options, text};
 use deputy_suite::machine::{CONSENT, add_person, add_service_user, change_person, install_application};
@@ -87,6 +88,163 @@ fn it_agrees_with_a_run_over_a_table_of_cases() {
         let run = deputyctl("svc-plain", &[&run[..], options, &["--"], command].concat());
         assert_eq!(outcome(&run), expected, "{account} {options:?} {command:?}: {}", run.stderr);
     }
+}
+
+/// What `Files.List` and `Files.Open` answer.
+type Entries = (Vec<Dictionary>, bool);
+type Opened = (zbus::OwnedFd, String);
+
+/// What a call on the path came to, as the application does it: `allowed`, or the code of the refusal. A path that ends
+/// with a slash is a folder, which is listed, or gets a folder in it.
+fn done(path: &str, write: bool) -> String {
+    let came_to = on_bus("svc-paths", async |client| {
+        let bytes = path.as_bytes();
+        let mut how = options(&[]);
+        match (write, path.ends_with('/')) {
+            (false, true) => client.call::<_, Entries>("Files.List", &("ann", bytes, how)).await.map(drop),
+            (true, true) => {
+                let made = [bytes, b"made"].concat();
+                client.call::<_, ()>("Files.MakeDirectory", &("ann", made, how)).await
+            }
+            (_, false) => {
+                how.extend([("read", (!write).into()), ("write", write.into()), ("create", write.into())]);
+                client.call::<_, Opened>("Files.Open", &("ann", bytes, how)).await.map(drop)
+            }
+        }
+    });
+    came_to.map_or_else(|failed| failed.code().to_owned(), |()| "allowed".to_owned())
+}
+
+#[test]
+fn it_agrees_with_calls_on_files_over_a_table_of_paths() {
+    need_the_sandbox();
+    add_service_user("svc-paths");
+    let folder = |path: &str, mode: u32| {
+        fs::create_dir_all(path).expect("a folder");
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
+    };
+    for (path, mode) in [
+        ("/data", 0o755),
+        ("/data/open", 0o777),
+        ("/data/open/closed", 0o700),
+        ("/data/open/listed", 0o755),
+        ("/data/looked", 0o755),
+        ("/data/away", 0o755),
+        ("/data/barred", 0o700),
+        ("/data/barred/root", 0o777),
+    ] {
+        folder(path, mode);
+    }
+    for (path, mode) in [
+        ("/data/open/secret", 0o600),
+        ("/data/open/plain", 0o644),
+        ("/data/open/shared", 0o666),
+        ("/data/open/closed/x", 0o666),
+        ("/data/looked/plain", 0o666),
+        ("/data/away/plain", 0o666),
+    ] {
+        fs::write(path, "bytes").expect("a file");
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
+    }
+    std::os::unix::fs::symlink("/data/away/plain", "/data/open/out").expect("a link");
+    std::os::unix::fs::symlink("shared", "/data/open/in").expect("a link");
+    install_application(
+        "paths",
+        "service_user = \"svc-paths\"\ntrust = \"application\"\n[link]\nshared = true\n\
+         [kinds.batch]\ncommands = [\"*\"]\n[[roots]]\npath = \"/data/open\"\naccess = \"read-write\"\n\
+         [[roots]]\npath = \"/data/looked\"\naccess = \"read-only\"\n\
+         [[roots]]\npath = \"/data/barred/root\"\naccess = \"read-write\"\n",
+    );
+    for account in ["ann", "bare", "viewing"] {
+        ok("svc-paths", &["account", "add", "paths", account]);
+    }
+    for account in ["ann", "viewing"] {
+        grant_in("paths", account, "alice");
+        ok("svc-paths", &["link", "request", "paths", account, "alice"]);
+    }
+    ok("svc-paths", &["role", "set", "paths", "viewing", "viewer"]);
+    assert_eq!(explained("paths", &["bare", "--path", "/data/open/plain"])["code"], "NotLinked");
+    assert_eq!(explained("paths", &["viewing", "--path", "/data/open/plain"])["code"], "PermissionMissing");
+    for (path, write, expected, said) in [
+        ("/etc/hostname", false, "PathOutside", "beneath no root"),
+        ("/data/open/../away/plain", false, "PathOutside", ""),
+        ("/data/open/out", false, "PathOutside", "leads out of its root"),
+        ("/data/open/out", true, "PathOutside", "leads out of its root"),
+        ("/data/looked/plain", true, "RootReadOnly", "read-only"),
+        ("/data/open/plain", true, "FileError", "/data/open/plain: mode 0644 has no write permission, w"),
+        ("/data/open/secret", false, "FileError", "/data/open/secret: mode 0600 has no read permission, r"),
+        (
+            "/data/open/closed/x",
+            false,
+            "FileError",
+            "/data/open/closed: mode 0700 has no search permission, x",
+        ),
+        ("/data/open/closed/", false, "FileError", "/data/open/closed"),
+        (
+            "/data/open/listed/new",
+            true,
+            "FileError",
+            "/data/open/listed: mode 0755 has no write permission, w",
+        ),
+        ("/data/open/absent/new", true, "FileError", "leads as far as /data/open"),
+        ("/data/open/absent", false, "FileError", "ENOENT"),
+        ("/data/barred/root/x", false, "FileError", "/data/barred"),
+        ("/data/open/plain", false, "allowed", ""),
+        ("/data/open/in", false, "allowed", ""),
+        ("/data/open/in", true, "allowed", ""),
+        ("/data/open/", false, "allowed", ""),
+        ("/data/looked/plain", false, "allowed", ""),
+        ("/data/open/shared", true, "allowed", ""),
+        ("/data/open/new", true, "allowed", ""),
+        ("/data/open/", true, "allowed", ""),
+    ] {
+        let before = listing("/data");
+        let question = ["ann", "--path", path, "--write"];
+        let explained = explained("paths", &question[..if write { 4 } else { 3 }]);
+        let answer =
+            if explained["allowed"] == true { "allowed" } else { explained["code"].as_str().unwrap() };
+        assert_eq!(answer, expected, "{path} {write}: {explained}");
+        assert!(explained["message"].as_str().unwrap_or_default().contains(said), "{explained}");
+        assert!(!explained["rule"].as_str().unwrap_or_default().is_empty(), "{explained}");
+        assert_eq!(
+            explained["remedy"].as_str().is_none_or(str::is_empty),
+            expected == "allowed",
+            "{explained}"
+        );
+        assert_eq!(listing("/data"), before, "nothing was touched");
+        assert_eq!(done(path, write), expected, "{path} {write}");
+    }
+}
+
+/// Every name below a folder, with when it was changed.
+fn listing(folder: &str) -> String {
+    as_user("root", &["find", folder, "-printf", "%p %s %T+ %C+\\n"]).stdout
+}
+
+#[test]
+fn a_path_writes_no_consent_that_a_call_would_write_and_starts_no_agent() {
+    need_the_sandbox();
+    add_service_user("svc-pathrule");
+    install_application(
+        "pathrule",
+        "service_user = \"svc-pathrule\"\ntrust = \"application\"\n[link]\nrule = \"{account}\"\n\
+         [[roots]]\npath = \"/tmp\"\naccess = \"read-write\"\n",
+    );
+    ok("svc-pathrule", &["account", "add", "pathrule", "bob"]);
+    ok("svc-pathrule", &["link", "request", "pathrule", "bob", "bob"]);
+    let own = || consents_of("bob").iter().filter(|c| c.application.as_str() == "pathrule").count();
+    for entry in fs::read_dir(CONSENT).expect("the consents").flatten() {
+        if fs::read_to_string(entry.path()).unwrap_or_default().contains("pathrule") {
+            fs::remove_file(entry.path()).expect("a record of the test's own");
+        }
+    }
+    assert_eq!(explained("pathrule", &["bob", "--path", "/tmp"])["allowed"], true);
+    assert_eq!(own(), 0);
+    ok("svc-pathrule", &["file", "ls", "--app", "pathrule", "--account", "bob", "/tmp"]);
+    assert_eq!(own(), 1);
+    // A revocation is heard of as by a call.
+    ok("bob", &["--yes", "consent", "revoke", "pathrule", "bob"]);
+    assert_eq!(explained("pathrule", &["bob", "--path", "/tmp"])["code"], "NoConsent");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::options::{
 };
 use crate::value::{self, Dictionary, Record};
 
-const ACCOUNT: [&str; 10] = [
+const ACCOUNT: [&str; 11] = [
     "application",
     "account",
     "status",
@@ -25,6 +25,7 @@ const ACCOUNT: [&str; 10] = [
     "created",
     "last_login",
     "reason",
+    "limits",
 ];
 
 /// The options of a call about an application, and who acts.
@@ -94,6 +95,17 @@ pub fn account(context: &Context, command: AccountCommand) -> Result<ExitCode, F
             let mut options = of_target(&target);
             person(&mut options, &whose);
             change(context, &target, "Edit", options, "edited")
+        }
+        AccountCommand::Limit { target, limits } => {
+            let mut options = of_target(&target);
+            let given = [
+                ("jobs", limits.jobs.map(Variant::from)),
+                ("cpus", limits.cpus.map(Variant::from)),
+                ("memory", limits.memory.map(|memory| memory.0.into())),
+                ("gpus", limits.gpus.map(Variant::from)),
+            ];
+            options.extend(given.into_iter().filter_map(|(name, value)| Some((name, value?))));
+            change(context, &target, "SetLimits", options, "limits set")
         }
         AccountCommand::Deactivate { target, reason, cancel_jobs } => {
             let mut options = of_target(&target);

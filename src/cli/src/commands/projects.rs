@@ -145,14 +145,19 @@ async fn public(context: &Context, application: &ApplicationName) -> Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-/// `explain`. The exit status says whether the job would be allowed.
+/// `explain`. The exit status says whether it would be allowed.
 pub fn explain(context: &Context, question: &ExplainOptions) -> Result<ExitCode, Failure> {
     let argv: Vec<Vec<u8>> = question.command.iter().map(|word| word.as_bytes().to_vec()).collect();
     let mut options = CallOptions::from([
         ("application", question.application.as_str().into()),
         ("account", question.account.as_str().into()),
-        ("argv", argv.into()),
     ]);
+    if let Some(path) = &question.path {
+        options.insert("path", path.as_bytes().into());
+        options.insert("access", if question.write { "write" } else { "read" }.into());
+    } else {
+        options.insert("argv", argv.into());
+    }
     if let Some(kind) = &question.kind {
         options.insert("kind", kind.as_str().into());
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use deputy_core::account::Status;
 use deputy_core::names::{AccountName, ApplicationName, GroupName};
+use deputy_core::size::ByteSize;
 
 use crate::bus::CallOptions;
 
@@ -153,6 +154,19 @@ pub enum AccountCommand {
         #[command(flatten)]
         person: PersonOptions,
     },
+    /// Set what an account's jobs may have at once, below what root's file gives; what is not named has no limit
+    #[command(
+        after_help = "Examples:\n  deputyctl account limit portal alice --jobs 4 --cpus 8\n  deputyctl account limit \
+                      portal alice --none"
+    )]
+    Limit {
+        /// Which
+        #[command(flatten)]
+        target: AccountTarget,
+        /// What
+        #[command(flatten)]
+        limits: AccountLimits,
+    },
     /// Put an account out of use: its sessions end, what is its own stays
     #[command(
         after_help = "Example:\n  deputyctl account deactivate portal alice --reason left --cancel-jobs"
@@ -223,6 +237,27 @@ already is left as it is, so that a file can be imported again. The exit status 
 
 Example:
   deputyctl account import portal people.csv --dry-run";
+
+/// What an account's jobs may have at once.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct AccountLimits {
+    /// Jobs that run
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<u32>,
+    /// CPUs, such as 8 or 0.5
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<f64>,
+    /// Memory, such as 16G
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<ByteSize>,
+    /// GPUs
+    #[arg(long, value_name = "N")]
+    pub gpus: Option<u32>,
+    /// No limits of its own
+    #[arg(long, conflicts_with_all = ["jobs", "cpus", "memory", "gpus"])]
+    pub none: bool,
+}
 
 /// Which accounts to list.
 #[derive(Debug, Args)]

@@ -169,7 +169,8 @@ pub struct CreateProjectOptions {
 /// A decision to explain.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  deputyctl explain portal alice --kind batch -- /usr/bin/python3 /opt/app/run.py x"
+    after_help = "Examples:\n  deputyctl explain portal alice --kind batch -- /usr/bin/python3 /opt/app/run.py x\n  \
+                  deputyctl explain portal alice --path /data/lab1/results --write"
 )]
 pub struct ExplainOptions {
     /// The application
@@ -179,12 +180,18 @@ pub struct ExplainOptions {
     #[arg(value_name = "NAME")]
     pub account: AccountName,
     /// The kind of job
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", conflicts_with = "path")]
     pub kind: Option<KindName>,
-    /// The project that the job belongs to
+    /// The project that the job or the files belong to
     #[arg(long, value_name = "OWNER/NAME")]
     pub project: Option<ProjectKey>,
+    /// Say whether the account may read what is at this path, instead of what would become of a job
+    #[arg(long, value_name = "PATH", conflicts_with = "command")]
+    pub path: Option<OsString>,
+    /// Whether it may change it, or make it where it is not there
+    #[arg(long, requires = "path")]
+    pub write: bool,
     /// The program and its arguments
-    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
+    #[arg(value_name = "CMD", required_unless_present = "path", trailing_var_arg = true)]
     pub command: Vec<OsString>,
 }

@@ -167,16 +167,43 @@ pub struct ExplainRequest {
     pub bounds: JobBounds,
 }
 
+/// What is to be done with what a path leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PathAccess {
+    /// Read the file, or list the folder.
+    Read,
+    /// Change the file or what is in the folder, or make what is not there.
+    Write,
+}
+
+/// What would be decided about a path, without doing anything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainPathRequest {
+    /// The agent that would be asked.
+    pub agent: FilesRequest,
+    /// The path, absolute.
+    pub path: Vec<u8>,
+    /// What is to be done.
+    pub access: PathAccess,
+}
+
 /// What would be decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Explanation {
-    /// The job would be started; PAM is asked only then.
+    /// It would be done. About a job PAM is asked only when it starts.
     Allowed {
-        /// The command rule that allows it.
+        /// The command rule, or the root, that allows it.
         rule: String,
     },
     /// It would be refused.
     Refused(Denial),
+    /// The kernel would refuse it.
+    Kernel {
+        /// Its error.
+        errno: i32,
+        /// Where on the path, and what is missing there; empty where that cannot be told.
+        at: String,
+    },
 }
 
 /// The most jobs that one [`LauncherRequest::Forget`] or [`LauncherReply::Folders`] names.
@@ -266,6 +293,8 @@ pub enum LauncherRequest {
         /// At most [`MAX_IMPORT`] records.
         records: Vec<PoolRecord>,
     },
+    /// Say what would be decided about a path. Answered by [`LauncherReply::Explained`].
+    ExplainPath(ExplainPathRequest),
 }
 
 /// The most records that one [`LauncherRequest::ImportPool`] has: few enough for one packet, whatever the names.

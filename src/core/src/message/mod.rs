@@ -22,9 +22,9 @@ pub use files::{
     IDLE_SECONDS, MAX_ENTRIES, MAX_KEPT, OpenHow, RenameHow,
 };
 pub use launcher::{
-    Asking, Authenticated, ConsentPage, ConsentRequest, ConverseRequest, ExamineRequest, ExplainRequest,
-    Explanation, JobCommand, JobState, LauncherReply, LauncherRequest, Leased, LinkState, MAX_FORGET,
-    MAX_IMPORT, PoolPage, Purpose, Returned, RunRequest, WithdrawRequest, Withdrawn,
+    Asking, Authenticated, ConsentPage, ConsentRequest, ConverseRequest, ExamineRequest, ExplainPathRequest,
+    ExplainRequest, Explanation, JobCommand, JobState, LauncherReply, LauncherRequest, Leased, LinkState,
+    MAX_FORGET, MAX_IMPORT, PathAccess, PoolPage, Purpose, Returned, RunRequest, WithdrawRequest, Withdrawn,
 };
 pub use owner::{Offer, OwnerReply, OwnerRequest};
 

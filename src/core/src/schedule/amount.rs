@@ -136,6 +136,18 @@ impl Most {
         self
     }
 
+    /// The lower of both in each resource.
+    #[must_use]
+    pub(super) fn and(mut self, other: Self) -> Self {
+        for (most, other) in self.0.iter_mut().zip(other.0) {
+            *most = match (*most, other) {
+                (Some(most), Some(other)) => Some(most.min(other)),
+                (most, other) => most.or(other),
+            };
+        }
+        self
+    }
+
     /// Whether nothing is counted.
     pub(super) fn is_boundless(&self) -> bool {
         self.0.iter().all(Option::is_none)

@@ -39,7 +39,7 @@ use waiting::Line;
 use crate::denial::{Code, Denial};
 use crate::ids::JobId;
 use crate::names::{AccountName, ApplicationName, GroupName};
-use crate::queue::{GpuIndex, QueuePolicy};
+use crate::queue::{Ceilings, GpuIndex, QueuePolicy};
 
 /// For so many half-lives a first job of an account has others preferred to it before it is due.
 pub const DUE_HALF_LIVES: u32 = 2;
@@ -116,6 +116,8 @@ struct Running {
 #[derive(Debug)]
 struct Account {
     owner: AccountKey,
+    /// Its own ceilings, where somebody has said what they are.
+    limits: Option<Most>,
     share: Share,
     used: Amount,
     line: Line,
@@ -188,6 +190,21 @@ impl Scheduler {
         self.applications.entry(application.clone()).or_default().policy = policy;
     }
 
+    /// The ceilings of one account, below those of root's file. What runs goes on.
+    pub fn set_limits(&mut self, owner: &AccountKey, limits: Ceilings) {
+        let account = self.account(owner);
+        self.accounts[account].limits = Some(limits.into());
+    }
+
+    /// Whether [`Scheduler::set_limits`] was told of this account.
+    pub fn knows_limits(&self, owner: &AccountKey) -> bool {
+        self.own_limits(owner).is_some()
+    }
+
+    fn own_limits(&self, owner: &AccountKey) -> Option<Most> {
+        self.account_of.get(owner).and_then(|account| self.accounts[*account].limits)
+    }
+
     /// An account used so many CPU seconds at an earlier time. What is said to be later than now is as of now: the machine's
     /// clock was set back.
     pub fn charge(&mut self, owner: &AccountKey, cpu_seconds: f64, at: Moment, now: Moment) {
@@ -211,6 +228,9 @@ impl Scheduler {
         };
         if let Some(lack) = lacking(self.machine.most) {
             return Err(never(format!("executor.local.capacity.{}", lack.0), "this machine", lack));
+        }
+        if let Some(lack) = self.own_limits(&candidate.owner).and_then(lacking) {
+            return Err(never(format!("the account's limits: {}", lack.0), "the account", lack));
         }
         let Some(application) = self.applications.get(&candidate.owner.application) else { return Ok(()) };
         let policy = &application.policy;
@@ -361,7 +381,8 @@ impl Scheduler {
             Some(application) => (Some(&application.policy), application.used),
             None => (None, Amount::default()),
         };
-        let most = |ceilings: Option<crate::queue::Ceilings>| ceilings.map(Most::from).unwrap_or_default();
+        let most = |ceilings: Option<Ceilings>| ceilings.map(Most::from).unwrap_or_default();
+        let own = self.accounts[account].limits.unwrap_or_default();
         let in_groups = most(policy.map(|policy| policy.group));
         let groups: Vec<(GroupKey, Scope)> = if in_groups.is_boundless() {
             Vec::new()
@@ -380,7 +401,7 @@ impl Scheduler {
             application_name: name,
             account: &Scope {
                 used: self.accounts[account].used,
-                most: most(policy.map(|policy| policy.account)),
+                most: most(policy.map(|policy| policy.account)).and(own),
             },
             groups: &groups,
             application: &Scope { used, most: most(policy.map(|policy| policy.total)) },
@@ -424,6 +445,7 @@ impl Scheduler {
         }
         self.accounts.push(Account {
             owner: owner.clone(),
+            limits: None,
             share: Share::default(),
             used: Amount::default(),
             line: Line::default(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use deputy_core::account::Status;
 use deputy_core::application::AuthenticationMethod;
+use deputy_core::queue::Ceilings;
 use deputy_core::role::SUPERUSER;
 use deputy_core::{AccountName, Code, Denial};
 
@@ -40,6 +41,7 @@ pub async fn setup(
         created: Timestamp::now(),
         changed: Timestamp::now(),
         last_login: None,
+        limits: Ceilings::default(),
     };
     // Everything that can be refused is, before there is an account: after that nobody can set up again.
     if daemon.store.account_count(&registered.name)? > 0 {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deputy_core::message::JobCommand;
+use deputy_core::schedule::AccountKey;
 use deputy_core::{AccountName, ApplicationName, Code, Denial};
 use zbus::OwnedObjectPath;
 
@@ -111,6 +112,10 @@ pub async fn delete(call: Call, (account, options): (String, Options)) -> Result
     let (grant, application) = about_one(&call, &account, options).await?;
     let change = Change::AccountDeleted { application: application.clone(), account: account.clone() };
     call.daemon.store.commit(change, grant.actor()?).await?;
+    let owner = AccountKey { application: application.clone(), account: account.clone() };
+    if let Err(error) = call.daemon.tracker.queue().limits_changed(&call.daemon, &owner) {
+        tracing::error!(%application, %error, "the limits of a deleted account remain until a restart");
+    }
     if let Err(denial) = call.daemon.passwords.forget(&application, &account).await {
         // The account is gone, and its password with it; only the hash of it is still in the file.
         tracing::error!(%application, message = denial.message, "the hashes of a deleted account remain");

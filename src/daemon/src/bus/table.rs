@@ -192,10 +192,11 @@ methods! {
     /// what is wrong with any (findings, aa{sv}), whether the launcher answers, and where the ledger stands.
     Manager.Status() -> (status) by Public => manager::status;
 
-    /// What would be decided about a job, without running it, as if the account asked with a live session. The answer has
-    /// allowed (b), rule and, for a refusal, code, message and remedy. PAM is asked only when a job runs. An application
-    /// is told about itself, at a limited rate. Options: application (s), account (s, needed), project (s), kind (s), argv
-    /// (aay), directory (ay), environment (aay), and the limits and gpus of Jobs.Run.
+    /// What would be decided about a job, without running it, or about a path, without touching it, as if the account asked
+    /// with a live session. The answer has allowed (b), rule and, for a refusal, code, message and remedy. About a job PAM
+    /// is asked only when it runs. An application is told about itself, at a limited rate. Options: application (s), account
+    /// (s, needed), project (s); path (ay) and access (s: read or write, default read); or kind (s), argv (aay), directory
+    /// (ay), environment (aay), and the limits and gpus of Jobs.Run.
     Manager.Explain(options) -> (explanation) by ApplicationOrAdministrator(View) => explain::explain;
 
     /// What the machine has for jobs, and who waits for it. The answer has capacity and free_gpus (u); an entry for each
@@ -245,6 +246,10 @@ methods! {
     /// gives what he does not have; the last active superuser stays one. Options: application (s), by (s), group (s).
     Accounts.SetRole(account, role, options) -> () by ApplicationOrAdministrator(ManageAccounts),
         needs Needs::Change(Permission::ManageRoles) => accounts::set_role;
+    /// Sets what the account's jobs may have at once, below what root's file gives; what is not named has no limit of the
+    /// account's own. What runs goes on. Options: application (s), by (s), jobs (u), cpus (d), memory (t), gpus (u).
+    Accounts.SetLimits(account, options) -> () by ApplicationOrAdministrator(ManageAccounts),
+        needs Needs::Change(Permission::ManageLimits) => accounts::set_limits;
     /// Puts the account out of use: its sessions end, it starts no job, what is its own stays. Options:
     /// application (s), by (s), reason (s), cancel_jobs (b).
     Accounts.Deactivate(account, options) -> () by ApplicationOrAdministrator(ManageAccounts),

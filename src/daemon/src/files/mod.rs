@@ -26,6 +26,7 @@ use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 use self::agents::{Answer, Whose};
 use crate::authority::{About, Call, Grant};
 use crate::bus::options::Options;
+use crate::daemon::Daemon;
 use crate::directory::Registered;
 use crate::jobs::ready::in_project;
 use crate::jobs::run::whose;
@@ -75,25 +76,25 @@ async fn ready(call: &Call, subject: &str, asked: Asked) -> Result<Ready, Denial
     let mut about = About::application(Some(registered.name.clone())).account(&account);
     about.acting = acting::of_session(&call.daemon, &registered, session.as_ref())?;
     call.note(&about);
-    let mut found = identity(call, &registered, &account, project.as_ref()).await?;
+    let mut found = identity(&call.daemon, &registered, &account, project.as_ref()).await?;
     call.ask_too(&mut grant, about.os_user(Some(&found.os.name))).await?;
     if call.method.asks.is_some_and(|(question, _)| registered.policy.ask_polkit.contains(&question)) {
         // The dialog may have taken minutes.
         whose(call, &registered, subject)?;
-        found = identity(call, &registered, &account, project.as_ref()).await?;
+        found = identity(&call.daemon, &registered, &account, project.as_ref()).await?;
     }
     // What polkit has to be asked has been.
     grant.actor()?;
     Ok(Ready { grant, whose: found, deadline })
 }
 
-async fn identity(
-    call: &Call,
+/// As whom an account touches files: what each call and `Manager.Explain` decide by.
+pub async fn identity(
+    daemon: &Daemon,
     registered: &Registered,
     account: &AccountName,
     project: Option<&ProjectKey>,
 ) -> Result<Whose, Denial> {
-    let daemon = &call.daemon;
     let active = acting::active(daemon, registered, account)?;
     acting::permitted(daemon, registered, &active, Permission::UseFiles)?;
     let of = |os, umask| Whose { application: registered.name.clone(), account: account.clone(), os, umask };
@@ -152,7 +153,7 @@ async fn with_quota(call: &Call, ready: &Ready, errno: i32) -> Denial {
 }
 
 /// The kernel's refusal, which begins with the name of its error.
-fn refused(errno: i32, more: &str) -> Denial {
+pub fn refused(errno: i32, more: &str) -> Denial {
     let error = Errno::from_raw(errno);
     let name = if error == Errno::UnknownErrno { format!("errno {errno}") } else { format!("{error:?}") };
     Denial::new(Code::FileError, "kernel", format!("{name}: {}{more}", error.desc())).remedy(

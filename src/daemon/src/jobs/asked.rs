@@ -172,24 +172,12 @@ fn positive(key: &str, number: Option<u32>) -> Result<Option<u32>, Denial> {
 
 /// What is asked for below what policy allows.
 pub fn bounds(options: &mut Options) -> Result<JobBounds, Denial> {
-    let memory = options.long("memory")?;
-    if memory == Some(0) {
-        return Err(Denial::invalid("the option memory is at least 1"));
-    }
-    let cpus = options.decimal("cpus")?;
-    let cpus = cpus
-        .map(|cpus| {
-            MilliCpus::from_cpus(cpus)
-                .ok_or_else(|| Denial::invalid("the option cpus is a number above 0, such as 1 or 0.5"))
-        })
-        .transpose()?;
     let bounds = JobBounds {
         limits: ResourceLimits {
-            memory: memory.map(ByteSize),
-            cpus,
             pids: positive("pids", options.number("pids")?)?,
             files: positive("files", options.number("files")?)?,
             core: options.long("core")?.map(ByteSize),
+            ..resources(options)?
         },
         time_limit_seconds: positive("time_limit_seconds", options.number("time_limit_seconds")?)?,
         grace_seconds: options.number("grace_seconds")?,
@@ -202,4 +190,20 @@ pub fn bounds(options: &mut Options) -> Result<JobBounds, Denial> {
         return Err(Denial::invalid(format!("the option nice is 0 to {MAX_NICE}")));
     }
     Ok(bounds)
+}
+
+/// Memory and CPUs.
+pub fn resources(options: &mut Options) -> Result<ResourceLimits, Denial> {
+    let memory = options.long("memory")?;
+    if memory == Some(0) {
+        return Err(Denial::invalid("the option memory is at least 1"));
+    }
+    let cpus = options.decimal("cpus")?;
+    let cpus = cpus
+        .map(|cpus| {
+            MilliCpus::from_cpus(cpus)
+                .ok_or_else(|| Denial::invalid("the option cpus is a number above 0, such as 1 or 0.5"))
+        })
+        .transpose()?;
+    Ok(ResourceLimits { memory: memory.map(ByteSize), cpus, ..ResourceLimits::default() })
 }

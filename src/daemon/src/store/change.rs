@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use deputy_core::consent::GivenBy;
 use deputy_core::job::{EndCause, Enforcement, JobEnd, OsIdentity, Usage};
 use deputy_core::project::ProjectKey;
-use deputy_core::queue::GpuIndex;
+use deputy_core::queue::{Ceilings, GpuIndex};
 use deputy_core::stream::Captured;
 use deputy_core::{
     AccountName, ApplicationName, Code, GroupName, JobId, KindName, LinkCode, OsUserName, SessionId,
@@ -153,6 +153,15 @@ pub enum Change {
         from: Option<String>,
         /// The role now; none only in a group.
         to: Option<String>,
+    },
+    /// What an account's jobs may have at once is another now; what is absent is only root's to say.
+    AccountLimited {
+        /// The application.
+        application: ApplicationName,
+        /// The account.
+        account: AccountName,
+        /// All of its limits.
+        limits: Ceilings,
     },
     /// An account was put out of use. Its sessions end with it.
     AccountDeactivated {
@@ -573,6 +582,7 @@ impl Change {
             | Change::AccountApproved { application, .. }
             | Change::AccountRejected { application, .. }
             | Change::AccountEdited { application, .. }
+            | Change::AccountLimited { application, .. }
             | Change::RoleChanged { application, .. }
             | Change::AccountDeactivated { application, .. }
             | Change::AccountReactivated { application, .. }
@@ -606,6 +616,7 @@ impl Change {
             | Change::AccountApproved { account, .. }
             | Change::AccountRejected { account, .. }
             | Change::AccountEdited { account, .. }
+            | Change::AccountLimited { account, .. }
             | Change::RoleChanged { account, .. }
             | Change::AccountDeactivated { account, .. }
             | Change::AccountReactivated { account, .. }

@@ -3,6 +3,7 @@
 use deputy_core::account::Status;
 use deputy_core::consent::GivenBy;
 use deputy_core::job::OsIdentity;
+use deputy_core::queue::Ceilings;
 use deputy_core::{AccountName, ApplicationName, GroupName, LinkCode, SessionId};
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,9 @@ pub struct Account {
     pub changed: Timestamp,
     /// When its last session began.
     pub last_login: Option<Timestamp>,
+    /// What its jobs may have at once, below what root's file gives.
+    #[serde(default, skip_serializing_if = "Ceilings::is_none")]
+    pub limits: Ceilings,
 }
 
 /// A group of accounts of one application.

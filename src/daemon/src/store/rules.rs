@@ -37,6 +37,7 @@ pub(crate) fn apply(
         | Change::AccountApproved { .. }
         | Change::AccountRejected { .. }
         | Change::AccountEdited { .. }
+        | Change::AccountLimited { .. }
         | Change::RoleChanged { .. }
         | Change::AccountDeactivated { .. }
         | Change::AccountReactivated { .. }

@@ -7,13 +7,13 @@ use deputy_core::message::FilesRequest;
 use deputy_core::settings::Settings;
 use deputy_sys::slots::Slot;
 use deputy_sys::{Credentials, accounts};
-use deputy_wire::Peer;
 use pam_client::Context;
 
 use super::watched::Watched;
 use crate::pam::{self, Nobody};
 use crate::request::{share, share_of_os_account, slot};
 use crate::rules::Rules;
+use crate::shepherd::Purpose;
 use crate::{consents, roots};
 
 /// How many agents one OS account has at most: whoever has it can stop its processes, and keep their places.
@@ -32,7 +32,7 @@ pub struct Decision {
 }
 
 /// Decides about a request.
-pub fn decide(settings: &Settings, request: &FilesRequest, peer: Peer) -> Result<Decision, Denial> {
+pub fn decide(settings: &Settings, request: &FilesRequest, purpose: Purpose) -> Result<Decision, Denial> {
     let of_all = slot("agents", settings.launcher.max_agents)?;
     // Before anything is read: what changes while it is decided is seen at the first call.
     let mut watched = Watched::policy(&request.application)?;
@@ -46,18 +46,31 @@ pub fn decide(settings: &Settings, request: &FilesRequest, peer: Peer) -> Result
         )
         .remedy("let root name a folder in [[roots]]"));
     }
-    let consent = consents::valid(&rules, &request.account, &request.os_account, peer.uid)?;
-    watched.add_consent(&consent)?;
-    // An agent serves all sessions of its account; which of them asks is deputyd's word (PRIVSEP.md).
-    consents::still_valid(&rules.name, &request.account, &request.os_account, rules.service_uid, None)?;
+    match purpose {
+        Purpose::Run { by_uid } => {
+            let consent = consents::valid(&rules, &request.account, &request.os_account, by_uid)?;
+            watched.add_consent(&consent)?;
+            // An agent serves all sessions of its account; which of them asks is deputyd's word (PRIVSEP.md).
+            consents::still_valid(
+                &rules.name,
+                &request.account,
+                &request.os_account,
+                rules.service_uid,
+                None,
+            )?;
+        }
+        Purpose::Explain => consents::would_be_valid(&rules, &request.account, &request.os_account)?,
+    }
     let target = rules.pinned_target(&request.os_account)?;
     let of_os_account = share_of_os_account("agents", MAX_AGENTS_OF_OS_ACCOUNT, request.os_account.uid)?;
     let groups = accounts::gids(&target.entry)
         .map_err(|error| Denial::internal(format!("the name service failed: {error}")))?;
     let roots = roots::of_account(&rules, &target, &request.os_account.name, &request.account);
     account_phase(&rules, &target.entry.name)?;
-    // PAM may have taken its time.
-    watched.check()?;
+    // PAM may have taken its time. What is only said gives nothing to anybody.
+    if purpose != Purpose::Explain {
+        watched.check()?;
+    }
     Ok(Decision {
         credentials: Credentials { uid: request.os_account.uid, gid: request.os_account.gid, groups },
         roots,

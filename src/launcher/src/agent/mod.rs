@@ -7,6 +7,7 @@
 mod acls;
 mod calls;
 mod decide;
+mod explain;
 mod kept;
 mod listing;
 mod places;
@@ -35,6 +36,9 @@ use self::kept::Kept;
 use self::resolve::Roots;
 use self::watched::Watched;
 use crate::request::{refuse, reply};
+use crate::shepherd::Purpose;
+
+pub use self::explain::explain;
 
 /// For how long an agent goes by one decision: the name service, PAM and the groups are asked again by the next one.
 const LIFE: Duration = Duration::from_secs(600);
@@ -79,7 +83,7 @@ impl From<CallError> for FileReply {
 
 /// The whole life of a file agent.
 pub fn serve(settings: &Settings, request: &FilesRequest, connection: OwnedFd, peer: Peer) {
-    let decision = match decide::decide(settings, request, peer) {
+    let decision = match decide::decide(settings, request, Purpose::Run { by_uid: peer.uid }) {
         Ok(decision) => decision,
         Err(denial) => return refuse(&connection, peer, denial),
     };

@@ -97,7 +97,7 @@ impl Roots {
     }
 
     /// The root that a path is beneath, with the rest of the path, which is relative.
-    fn find<'p>(&self, path: &'p [u8]) -> Result<(&Root, &'p [u8]), CallError> {
+    pub fn find<'p>(&self, path: &'p [u8]) -> Result<(&Root, &'p [u8]), CallError> {
         if path.contains(&0) {
             return Err(Errno::INVAL.into());
         }
@@ -165,6 +165,19 @@ impl Roots {
         let flags = LOOK | OFlags::DIRECTORY;
         let folder = self.open_beneath(root, parent, flags, Mode::empty(), strictness)?;
         Ok(Place { folder, name: name.to_vec() })
+    }
+
+    /// How far a path leads: what the last part of it that can be looked at stands for, and that part.
+    pub fn farthest<'p>(&self, root: &Root, rest: &'p [u8]) -> Result<(OwnedFd, &'p [u8]), CallError> {
+        let look = |part| self.open_beneath(root, part, LOOK, Mode::empty(), ResolveFlags::empty());
+        let mut farthest = (look(b"")?, &rest[..0]);
+        for end in (0..=rest.len()).filter(|&end| rest.get(end).is_none_or(|&byte| byte == b'/')) {
+            match look(&rest[..end]) {
+                Ok(found) => farthest = (found, &rest[..end]),
+                Err(_) => break,
+            }
+        }
+        Ok(farthest)
     }
 
     /// The writable root that a path is beneath. Where read-only ones are inside of it the path has to be plain, so that

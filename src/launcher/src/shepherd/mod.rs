@@ -37,7 +37,7 @@ use deputy_sys::{Credentials, launch, process};
 use deputy_wire::Peer;
 
 use self::bounds::OwnCgroup;
-use self::decide::{Decision, Purpose};
+use self::decide::Decision;
 use self::folder::JobFolder;
 use self::script::Script;
 use self::session::JobSession;
@@ -48,6 +48,7 @@ use self::watch::{Adoption, Ended, Watch};
 use crate::consents;
 use crate::request::{refuse, reply, slot};
 
+pub use self::decide::Purpose;
 pub use self::ending::end_all;
 pub use self::explain::explain;
 pub use self::folder::{abandon, captured, is_over, jobs_after, remove};

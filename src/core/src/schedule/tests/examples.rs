@@ -71,6 +71,30 @@ fn a_ceiling_of_ones_own_holds_nobody_else_up() {
 }
 
 #[test]
+fn limits_of_one_account_lower_what_policy_gives_and_hold_nobody_else() {
+    let mut scheduler = machine(10, 10, 0);
+    let policy = QueuePolicy { account: jobs_at_most(2), ..QueuePolicy::default() };
+    scheduler.set_policy(&"demo".parse().unwrap(), policy);
+    assert!(!scheduler.knows_limits(&owner("demo", "ann")));
+    let limits = Ceilings { cpus: Some(MilliCpus(3000)), ..jobs_at_most(1) };
+    scheduler.set_limits(&owner("demo", "ann"), limits);
+    assert!(scheduler.knows_limits(&owner("demo", "ann")));
+    let never = scheduler.submit(job(1, "ann", 4, 0), Moment(0)).unwrap_err();
+    assert_eq!((never.code, never.rule.as_str()), (Code::NeverFits, "the account's limits: cpus"));
+    assert!(scheduler.submit(job(2, "ann", 3, 0), Moment(0)).unwrap().is_some());
+    assert_eq!(scheduler.submit(job(3, "ann", 1, 0), Moment(0)), Ok(None));
+    assert_eq!(scheduler.waiting_jobs(None, 10)[0].hold, Hold::Account(Resource::Jobs));
+    assert_eq!(scheduler.submit(job(4, "bob", 4, 0), Moment(0)), Ok(None));
+    assert_eq!(ids(&scheduler.starts(Moment(0))), [id(4)]);
+    // More than policy gives is still what policy gives.
+    scheduler.set_limits(&owner("demo", "ann"), jobs_at_most(9));
+    assert_eq!(scheduler.submit(job(5, "ann", 1, 0), Moment(0)), Ok(None));
+    assert_eq!(ids(&scheduler.starts(Moment(0))), [id(3)]);
+    scheduler.set_limits(&owner("demo", "ann"), Ceilings::default());
+    assert!(scheduler.starts(Moment(0)).is_empty());
+}
+
+#[test]
 fn small_jobs_fill_gaps_but_leave_the_first_in_line_what_it_needs() {
     // Four CPUs, two GPUs: three CPUs are used. Cal's job needs four CPUs and is first.
     let mut scheduler = machine(10, 4, 2);

@@ -21,7 +21,7 @@ use super::admit::Waiting;
 use crate::daemon::Daemon;
 use crate::directory::Snapshot;
 use crate::launcher::ANSWER;
-use crate::store::{Job, JobSpec, JobState, Timestamp};
+use crate::store::{Job, JobSpec, JobState, Store, StoreError, Timestamp};
 
 /// How often the files of root's are looked at while jobs wait.
 const LOOK: Duration = Duration::from_secs(1);
@@ -119,6 +119,7 @@ impl Queue {
         let candidate = need::candidate(&daemon.store, &snapshot, job)?;
         let mut state = self.lock();
         state.apply(&snapshot, self.0.clock.now());
+        state.learn_limits(&daemon.store, &candidate.owner)?;
         let start = if state.unknown.is_empty() {
             state.scheduler.submit(candidate, self.0.clock.now())?
         } else {
@@ -153,7 +154,20 @@ impl Queue {
         let candidate = need::asking(&daemon.store, &snapshot, nobodys, owner, kind, spec)?;
         let mut state = self.lock();
         state.apply(&snapshot, self.0.clock.now());
+        state.learn_limits(&daemon.store, &candidate.owner)?;
         state.scheduler.check(&candidate)
+    }
+
+    /// The limits of an account are others now, or it is gone.
+    pub fn limits_changed(&self, daemon: &Daemon, owner: &AccountKey) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        // Of two changes at once the later one is read last: each is on disk before it comes here.
+        state.set_limits(&daemon.store, owner)?;
+        let starts = state.starts(self.0.clock.now());
+        let due = state.hand_out(starts);
+        drop(state);
+        self.release(due);
+        Ok(())
     }
 
     /// A job that is in the ledger. Answers it with its GPUs if its turn has come; otherwise it is kept here.
@@ -347,6 +361,17 @@ impl State {
             }
         }
         self.applied = Some(Arc::clone(snapshot));
+    }
+
+    /// Reads the limits of an account, if they are not known: later changes are told.
+    fn learn_limits(&mut self, store: &Store, owner: &AccountKey) -> Result<(), StoreError> {
+        if self.scheduler.knows_limits(owner) { Ok(()) } else { self.set_limits(store, owner) }
+    }
+
+    fn set_limits(&mut self, store: &Store, owner: &AccountKey) -> Result<(), StoreError> {
+        let account = store.account(&owner.application, &owner.account)?;
+        self.scheduler.set_limits(owner, account.map(|account| account.limits).unwrap_or_default());
+        Ok(())
     }
 
     /// The jobs whose turn it is now.

@@ -25,6 +25,9 @@ impl Queue {
         let started = job.started.or(job.starting).unwrap_or_else(Timestamp::now);
         let mut state = self.lock();
         state.apply(&snapshot, self.0.clock.now());
+        if let Err(error) = state.learn_limits(&daemon.store, &candidate.owner) {
+            tracing::error!(job = %job.id, %error, "the limits of the job's account are not known");
+        }
         let twice = state.scheduler.restore(candidate, &job.gpus, Moment(started.0), self.0.clock.now());
         if !twice.is_empty() {
             tracing::error!(job = %job.id, gpus = ?twice, "these GPUs are leased to another job as well");

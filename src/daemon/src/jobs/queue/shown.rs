@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use deputy_core::Denial;
+use deputy_core::queue::Ceilings;
 use deputy_core::schedule::{Amount, Most, Resource, Waiting};
 use tokio::time::timeout;
 use zbus::ObjectPath;
@@ -97,6 +98,11 @@ fn fields(of: impl Fn(Resource) -> Option<u64>) -> Record {
 
 fn amount(amount: Amount) -> Record {
     fields(|resource| Some(amount.of(resource)))
+}
+
+/// The ceilings of one account.
+pub fn ceilings(ceilings: Ceilings) -> Record {
+    most(ceilings.into())
 }
 
 /// What is absent is not counted.

@@ -35,6 +35,10 @@ pub(super) fn apply(change: &Change, at: Timestamp, draft: &mut Draft<'_>) -> Re
             };
             put(draft, Some(&old), Some(&new))
         }
+        Change::AccountLimited { application, account, limits } => {
+            let (old, _) = take(draft, application, account, Step::Edit)?;
+            put(draft, Some(&old), Some(&Account { limits: *limits, ..old.clone() }))
+        }
         Change::RoleChanged { application, account, group: None, from, to } => {
             let (old, _) = take(draft, application, account, Step::SetRole)?;
             let Some(role) = to else {
@@ -88,6 +92,7 @@ fn begin(change: &Change, at: Timestamp, draft: &mut Draft<'_>) -> Result<(), St
         created: old.as_ref().map_or(at, |old| old.created),
         changed: at,
         last_login: None,
+        limits: old.as_ref().map(|old| old.limits).unwrap_or_default(),
     };
     // What can be refused goes first: after an error the draft is as it was.
     let joined = match group {
