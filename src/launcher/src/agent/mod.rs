@@ -11,6 +11,7 @@ mod kept;
 mod listing;
 mod places;
 mod resolve;
+mod share;
 mod stat;
 mod stream;
 mod tree;
