@@ -116,6 +116,8 @@ fn members_share_group_and_folder_and_nobody_else_does() {
     assert!(list.contains("# group: dg421000") && list.contains("default:group::rwx"), "{list}");
     assert!(list.contains("other::---") && list.contains("default:other::---"), "{list}");
     assert!(!list.contains("user:bob") && !list.contains("user:carol"), "{list}");
+    ok(&as_user("alice", &["sh", "-c", "touch ~/named; setfacl -m g:dg421000:r ~/named"]));
+    assert!(ok(&as_user("alice", &["sh", "-c", "getfacl ~/named"])).contains("group:dg421000:r--"));
 
     // The members read and write each other's new files, whatever their umask.
     let inside = |account: &str, script: &str| {

@@ -58,7 +58,7 @@ impl From<Lease> for PoolRecord {
 /// The group of a project. Who is in it is told to a directory, and taken over by nobody: each host has its own members.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Group {
+struct ProjectGroup {
     application: ApplicationName,
     project: ProjectKey,
     group: OsGroupName,
@@ -67,7 +67,7 @@ struct Group {
     since: u64,
 }
 
-impl From<&GroupRecord> for Group {
+impl From<&GroupRecord> for ProjectGroup {
     fn from(record: &GroupRecord) -> Self {
         Self {
             application: record.application.clone(),
@@ -79,9 +79,9 @@ impl From<&GroupRecord> for Group {
     }
 }
 
-impl From<Group> for GroupRecord {
-    fn from(group: Group) -> Self {
-        let Group { application, project, group: name, gid, since } = group;
+impl From<ProjectGroup> for GroupRecord {
+    fn from(group: ProjectGroup) -> Self {
+        let ProjectGroup { application, project, group: name, gid, since } = group;
         Self {
             version: Self::VERSION,
             gid,
@@ -101,7 +101,7 @@ impl From<Group> for GroupRecord {
 #[serde(untagged)]
 enum Element {
     Lease(Lease),
-    Group(Group),
+    Group(ProjectGroup),
 }
 
 /// The text of leases and groups.
@@ -142,7 +142,7 @@ fn entries(lease: &Lease, base: &str) -> serde_json::Result<String> {
 fn group_entry(record: &GroupRecord, base: &str) -> serde_json::Result<String> {
     use std::fmt::Write as _;
     let GroupRecord { name, gid, .. } = record;
-    let whole = ascii(&serde_json::to_string(&Group::from(record))?);
+    let whole = ascii(&serde_json::to_string(&ProjectGroup::from(record))?);
     let mut text = format!("dn: cn={name},{base}\nobjectClass: posixGroup\ncn: {name}\ngidNumber: {gid}\n");
     for member in &record.members {
         let member = member.os_account.name.as_str();
@@ -221,7 +221,7 @@ mod tests {
     }
 
     fn group() -> GroupRecord {
-        let group = Group {
+        let group = ProjectGroup {
             application: "portal".parse().unwrap(),
             project: "zoë/x".parse().unwrap(),
             group: "dg69001".parse().unwrap(),

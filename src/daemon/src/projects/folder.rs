@@ -98,12 +98,14 @@ async fn apply(
     }
 }
 
-/// Who comes in: the group, whose members work there; by name, who only reads, and without a group all members.
+/// Who comes in: the group, whose members work there; by name, who only reads, and without a group all members. Then the
+/// owner is one of them, for what others make in his folder.
 fn share(project: &Project, path: Vec<u8>, again: bool, group: Option<u32>) -> FolderShare {
     let people = project.members.values().filter_map(|member| {
         let uid = member.os.as_ref()?.uid;
         let writes = member.access == ProjectAccess::Write;
         (uid != project.os.uid && !(writes && group.is_some())).then_some((uid.raw(), writes))
     });
-    FolderShare { path, again, group, people: people.collect() }
+    let owner = group.is_none().then_some((project.os.uid.raw(), true));
+    FolderShare { path, again, group, people: people.chain(owner).collect() }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use deputy_core::message::{LauncherReply, LauncherRequest, NotInGroup, SetGroupRequest};
 use deputy_core::project::ProjectKey;
@@ -17,6 +18,9 @@ use crate::daemon::Daemon;
 use crate::directory::Registered;
 use crate::launcher::{ANSWER, LauncherError};
 use crate::store::{Actor, Change, PageRequest, Project, ProjectEvent, ProjectGroup, ProjectScope};
+
+/// How long after the launcher could not be reached it is tried again at the start.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Who changes the members of projects: one after the other in each application, so that no late request undoes a newer
 /// one.
@@ -87,7 +91,16 @@ pub async fn set(
     loop {
         let application = project.application.clone();
         let now = LauncherRequest::Group { application: application.clone(), gid: group.gid };
-        let (record, _) = ask(daemon, now).await?;
+        let record = match ask(daemon, now).await {
+            Ok((record, _)) => record,
+            // Root has taken its record away: nobody is in it, and nobody can be.
+            Err(denial) if denial.code == Code::NotFound => {
+                let gid = group.gid.raw();
+                tracing::error!(project = %project.key, gid, "the launcher has no record of a project's group");
+                return Ok(Vec::new());
+            }
+            Err(denial) => return Err(denial),
+        };
         let request = SetGroupRequest {
             application,
             gid: group.gid,
@@ -146,30 +159,38 @@ async fn step(
     Ok(())
 }
 
-/// Brings the groups of all projects into step: what an earlier daemon or a child of the launcher's left by half.
+/// Brings the groups of all projects into step: what an earlier daemon or a child of the launcher's left by half. Begins
+/// again until the launcher can be reached.
 pub async fn reconcile(daemon: Arc<Daemon>) {
+    while let Err(denial) = reconcile_once(&daemon).await {
+        tracing::warn!(message = denial.message, "the groups of projects are not known to be in step");
+        if denial.code != Code::LauncherUnavailable {
+            return;
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+async fn reconcile_once(daemon: &Daemon) -> Result<(), Denial> {
+    // The first one also has the name service's map written anew.
     let mut forced = true;
     for application in daemon.directory.snapshot().names() {
         let mut page = PageRequest::first(100);
         loop {
-            let found = match daemon.store.projects(&application, &ProjectScope::All, &page) {
-                Ok(found) => found,
-                Err(error) => {
-                    return tracing::error!(%error, "the groups of projects are not known to be in step");
-                }
-            };
+            let found = daemon.store.projects(&application, &ProjectScope::All, &page)?;
             for project in found.items.iter().filter(|project| project.group.is_some()) {
-                // The first one also has the name service's map written anew.
-                if let Err(denial) = step(&daemon, &application, &project.key, forced).await {
-                    tracing::warn!(
+                match step(daemon, &application, &project.key, forced).await {
+                    Ok(()) => forced = false,
+                    Err(denial) if denial.code == Code::LauncherUnavailable => return Err(denial),
+                    Err(denial) => tracing::warn!(
                         %application, project = %project.key, message = denial.message,
                         "a project's group is not in step"
-                    );
+                    ),
                 }
-                forced = false;
             }
             let Some(next) = found.next else { break };
             page = PageRequest { after: Some(next), ..page };
         }
     }
+    Ok(())
 }

@@ -174,8 +174,8 @@ impl Project {
 
     /// The gid of its group, for an account that works in it.
     pub fn gid_for(&self, account: &AccountName) -> Option<OsGid> {
-        let group = self.group.as_ref()?;
-        self.workers().iter().any(|worker| worker.account == *account).then_some(group.gid)
+        let works = self.access(account) == Some(ProjectAccess::Write) && self.identity(account).is_some();
+        self.group.as_ref().filter(|_| works).map(|group| group.gid)
     }
 }
 

@@ -190,7 +190,7 @@ pub fn set(wanted: &SetGroupRequest, peer: Peer) -> Result<LauncherReply, Denial
         return Err(Denial::invalid(format!("a group has at most {MAX_GROUP_MEMBERS} members")));
     }
     let mut left_out = Vec::new();
-    let record = {
+    let (record, before) = {
         let _turn = turn()?;
         let before = of_application(&wanted.application, wanted.gid)?;
         if before.revision != wanted.revision {
@@ -215,11 +215,12 @@ pub fn set(wanted: &SetGroupRequest, peer: Peer) -> Result<LauncherReply, Denial
         }
         let same = members == before.members && wanted.project == before.project;
         let revision = before.revision + u64::from(!same);
-        let record = GroupRecord { members, project: wanted.project.clone(), revision, ..before };
+        let (project, had) = (wanted.project.clone(), before.members.clone());
+        let record = GroupRecord { members, project, revision, ..before };
         if !same {
             write(&record)?;
         }
-        record
+        (record, had)
     };
     // Whatever was written, also by one who died before he came here.
     renew_map()?;
@@ -229,9 +230,17 @@ pub fn set(wanted: &SetGroupRequest, peer: Peer) -> Result<LauncherReply, Denial
         project = %record.project,
         gid = record.gid.raw(),
         members = record.members.len(),
+        joined = %names(&record.members, &before),
+        left = %names(&before, &record.members),
         left_out = left_out.len(),
     );
     Ok(LauncherReply::Group { record, left_out })
+}
+
+/// The accounts of these without some, for the journal.
+fn names(these: &[GroupMember], without: &[GroupMember]) -> String {
+    let only = these.iter().filter(|member| !without.contains(member));
+    only.map(|member| member.account.as_str()).collect::<Vec<_>>().join(" ")
 }
 
 /// Whether an account may be in a group of this application: as for a job.
