@@ -219,6 +219,9 @@ pub struct Root {
     pub path: String,
     /// What may be done there.
     pub access: Access,
+    /// Whether folders of projects, which their members share, may be made below.
+    #[serde(default)]
+    pub shared: bool,
 }
 
 /// The PAM services of the application.
@@ -428,7 +431,7 @@ impl Application {
         check_kinds(&file.kinds)?;
         file.queue.check()?;
         for root in &file.roots {
-            check_root(&root.path)?;
+            check_root(root)?;
         }
         file.pam.check()?;
         Ok(Self {
@@ -475,9 +478,9 @@ fn check_single_user(file: &File) -> Result<(), ApplicationError> {
             "authentication by \"password\" has no meaning with mode = \"single-user\": there is no login",
         ));
     }
-    if file.pool.lease {
+    if file.pool.lease || file.pool.project_groups {
         return Err(ApplicationError::Meaning(
-            "pool.lease has no meaning with mode = \"single-user\": the one person has an OS account",
+            "pool.lease and pool.project_groups have no meaning with mode = \"single-user\": there is one person",
         ));
     }
     if file.link.rule.is_some() || file.link.shared {
@@ -488,8 +491,13 @@ fn check_single_user(file: &File) -> Result<(), ApplicationError> {
     Ok(())
 }
 
-fn check_root(path: &str) -> Result<(), ApplicationError> {
-    let Some(relative) = path.strip_prefix('/') else {
+fn check_root(root: &Root) -> Result<(), ApplicationError> {
+    if root.shared && root.access != Access::ReadWrite {
+        return Err(ApplicationError::Meaning(
+            "a root with shared = true has access = \"read-write\": folders are made there",
+        ));
+    }
+    let Some(relative) = root.path.strip_prefix('/') else {
         return Err(ApplicationError::Meaning("a root's path is absolute"));
     };
     for component in relative.split('/') {

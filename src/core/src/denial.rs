@@ -103,7 +103,7 @@ codes! {
     OsAccountIsService,
     /// The application's file denies the OS account by name.
     OsAccountDenied,
-    /// The OS account is in none of the groups that the application's file allows.
+    /// The OS account is in none of the groups that the application's file allows, or not in its project's group.
     OsAccountNotInGroup,
     /// The OS account is in a group that amounts to root's power.
     OsAccountPrivileged,
@@ -121,7 +121,7 @@ codes! {
     /// The code is not one that was issued for this OS account, or it has expired.
     LinkCodeUnknown,
     // The pool.
-    /// This machine has no pool, or the application's file does not let its accounts be leased from it.
+    /// This machine has no pool, or the application's file does not let its accounts or projects have anything of it.
     PoolNotAllowed,
     /// Every OS account of the pool is leased, waits out its quarantine, or still has something left.
     PoolExhausted,

@@ -26,6 +26,7 @@ pub mod permission;
 pub mod policy;
 pub mod pool;
 pub mod project;
+pub mod project_group;
 pub mod queue;
 pub mod quota;
 pub mod role;

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::ids::{OsGid, OsUid};
 use crate::job::OsIdentity;
-use crate::names::{AccountName, ApplicationName, OsUserName};
+use crate::names::{AccountName, ApplicationName, OsGroupName, OsUserName};
 use crate::policy::DYNAMIC_UIDS;
 use crate::size::ByteSize;
 
@@ -33,6 +33,9 @@ pub struct PoolSettings {
     /// An account's name, with `{number}` where its uid goes.
     #[serde(default = "default_name")]
     pub name: String,
+    /// The name of a project's group, with `{number}` where its gid goes.
+    #[serde(default = "default_group")]
+    pub group: String,
     /// An account's home, with `{name}` for its last component. The folder above has to be root's all the way.
     #[serde(default = "default_home")]
     pub home: String,
@@ -55,6 +58,10 @@ pub struct PoolSettings {
 
 fn default_name() -> String {
     "dp{number}".into()
+}
+
+fn default_group() -> String {
+    "dg{number}".into()
 }
 
 fn default_home() -> String {
@@ -89,6 +96,9 @@ impl PoolSettings {
         if self.name.matches("{number}").count() != 1 || self.os_user(self.uid_min).is_none() {
             return Err("pool.name is letters, digits, - and _, a letter first, with {number} once");
         }
+        if self.group.matches("{number}").count() != 1 || numbered(&self.group, self.gid_max).is_none() {
+            return Err("pool.group is letters, digits, - and _, a letter first, with {number} once");
+        }
         let parent = self.home.strip_suffix("/{name}");
         if !parent.is_some_and(|parent| is_plain_path(parent) && parent != "/") {
             return Err("pool.home is an absolute path of plain names that ends with /{name}");
@@ -109,10 +119,22 @@ impl PoolSettings {
 
     /// The name of the account with this uid; none where the pattern makes no name.
     fn os_user(&self, uid: u32) -> Option<OsUserName> {
-        let name = self.name.replace("{number}", &uid.to_string());
-        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
-        let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic());
-        (plain && first && name.len() <= 32).then(|| OsUserName::new(name).ok()).flatten()
+        numbered(&self.name, uid).and_then(|name| OsUserName::new(name).ok())
+    }
+
+    /// The gids that groups of projects can have: those of the range that are not the accounts' own.
+    pub fn group_gids(&self) -> impl Iterator<Item = u32> {
+        let own = self.uid_min..=self.uid_max;
+        (self.gid_min..=self.gid_max).filter(move |gid| !own.contains(gid))
+    }
+
+    /// The name of the project group with this gid; none where no project group can have it.
+    pub fn group_name(&self, gid: u32) -> Option<OsGroupName> {
+        let is_own = (self.uid_min..=self.uid_max).contains(&gid);
+        if is_own || !(self.gid_min..=self.gid_max).contains(&gid) {
+            return None;
+        }
+        numbered(&self.group, gid).and_then(|name| OsGroupName::new(name).ok())
     }
 
     /// The identity that this uid of the range has, and nobody else; none outside the range.
@@ -127,6 +149,14 @@ impl PoolSettings {
     pub fn homes(&self) -> &Path {
         Path::new(self.home.strip_suffix("/{name}").unwrap_or(&self.home))
     }
+}
+
+/// A pattern's name for a number; none where that is no plain name.
+fn numbered(pattern: &str, number: u32) -> Option<String> {
+    let name = pattern.replace("{number}", &number.to_string());
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic());
+    (plain && first && name.len() <= 32).then_some(name)
 }
 
 /// Absolute, without `.`, `..`, doubled slashes, and what a passwd line or a pattern would take for its own.
@@ -145,6 +175,8 @@ fn is_plain_path(path: &str) -> bool {
 pub struct PoolPolicy {
     /// Whether accounts of the application that have no OS account are leased one.
     pub lease: bool,
+    /// Whether projects of the application that are shared have an OS group of their own.
+    pub project_groups: bool,
 }
 
 /// What a uid of the pool is doing.
@@ -319,6 +351,9 @@ mod tests {
             "name = \"{number}\"",
             "name = \"d/{number}\"",
             "name = \"{number}{number}\"",
+            "group = \"dg\"",
+            "group = \"{number}\"",
+            "group = \"d:{number}\"",
             "home = \"/home/{name}/x\"",
             "home = \"/home/../{name}\"",
             "home = \"home/{name}\"",

@@ -19,6 +19,7 @@ use crate::limits::Ceiling;
 use crate::metrics::Counters;
 use crate::passwords::Passwords;
 use crate::polkit::Authorizer;
+use crate::projects::Turns;
 use crate::query::tickets::Tickets;
 use crate::store::{Directories, Store, StoreError};
 
@@ -104,6 +105,8 @@ pub struct Daemon {
     pub tickets: Tickets,
     /// The processes that touch files.
     pub files: FileAgents,
+    /// Who changes the members of projects.
+    pub projects: Turns,
     /// What one uid may have at once.
     pub limits: Limits,
     /// The connections that hear of jobs.
@@ -145,6 +148,7 @@ impl Daemon {
                 passwords,
                 tickets: Tickets::default(),
                 files: FileAgents::default(),
+                projects: Turns::default(),
                 limits: Limits::default(),
                 explanations: Rate::default(),
                 counters,

@@ -166,6 +166,7 @@ async fn decide(daemon: &Daemon, registered: &Registered, question: Question) ->
                 os_account: whose.os,
                 idle_seconds: None,
                 umask: whose.umask,
+                project_group: whose.project_group,
             };
             (LauncherRequest::ExplainPath(ExplainPathRequest { agent, path, access }), link)
         }

@@ -24,6 +24,7 @@ use crate::directory::{Directory, EtcSource};
 use crate::launcher::Launcher;
 use crate::passwords::{self, Passwords};
 use crate::polkit::Polkit;
+use crate::projects;
 use crate::query;
 use crate::sessions;
 use crate::store::{Store, StoreError};
@@ -127,6 +128,7 @@ impl Serving {
         let jobs = daemon.tracker.take_up()?;
         let applications = daemon.directory.snapshot().names().len();
         tracing::info!(jobs, applications, "taken up");
+        tokio::spawn(projects::reconcile(Arc::clone(&daemon)));
         // Without it, logins through PAM fail closed; everything else works.
         match query::listen(&places.query) {
             Ok(listener) => drop(tokio::spawn(query::serve(Arc::clone(&daemon), listener))),

@@ -2,8 +2,11 @@
 
 mod store_common;
 
+use deputy_core::OsGid;
 use deputy_core::project::{ProjectAccess, ProjectKey};
-use deputyd::store::{Change, PageRequest, ProjectDefaults, ProjectEvent, ProjectScope, Store, StoreError};
+use deputyd::store::{
+    Change, PageRequest, ProjectDefaults, ProjectEvent, ProjectGroup, ProjectScope, Store, StoreError,
+};
 use store_common::{account, actor, application, create, directories, ended, open, os, queue};
 
 fn change(project: &str, event: ProjectEvent) -> Change {
@@ -108,4 +111,44 @@ async fn a_job_is_queued_only_as_what_the_project_pinned_and_keeps_the_project()
     assert_eq!(of(ProjectScope::Public).len(), 1);
     commit(&store, change("alice/p", ProjectEvent::Deleted {})).await.unwrap();
     assert!(of(ProjectScope::Public).is_empty() && of(ProjectScope::Of(account("bob"))).is_empty());
+}
+
+#[tokio::test]
+async fn a_project_has_one_group_and_one_folder_and_the_group_is_for_those_who_work_in_it() {
+    let place = tempfile::tempdir().unwrap();
+    let (store, _) = open(place.path()).unwrap();
+    for name in ["alice", "bob", "carol", "dora"] {
+        commit(&store, create("demo", name)).await.unwrap();
+    }
+    commit(&store, change("alice/p", created(1001))).await.unwrap();
+    commit(&store, change("alice/p", shared("bob", ProjectAccess::Write, 1002))).await.unwrap();
+    commit(&store, change("alice/p", shared("carol", ProjectAccess::Read, 1003))).await.unwrap();
+    let unlinked = ProjectEvent::Shared { account: account("dora"), access: ProjectAccess::Write, os: None };
+    commit(&store, change("alice/p", unlinked)).await.unwrap();
+    let gid = OsGid::new(70_001).unwrap();
+    let group = ProjectGroup { gid, name: "dg70001".parse().unwrap() };
+    for event in [ProjectEvent::Grouped { group }, ProjectEvent::FolderMade { path: "/data/p".into() }] {
+        commit(&store, change("alice/p", event.clone())).await.unwrap();
+        let refused = commit(&store, change("alice/p", event.clone())).await;
+        assert!(matches!(refused, Err(StoreError::Conflict { .. })), "{refused:?}");
+        assert!(commit(&store, change("alice/absent", event)).await.is_err());
+    }
+    let project = |key_: &str| store.project(&application("demo"), &key(key_)).unwrap().unwrap();
+    let found = project("alice/p");
+    let workers: Vec<_> = found.workers().into_iter().map(|one| (one.account, one.os_account)).collect();
+    assert_eq!(workers, [(account("alice"), os("alice", 1001)), (account("bob"), os("bob", 1002))]);
+    for (name, expected) in
+        [("alice", Some(gid)), ("bob", Some(gid)), ("carol", None), ("dora", None), ("eve", None)]
+    {
+        assert_eq!(found.gid_for(&account(name)), expected, "{name}");
+    }
+    // Both go with the project.
+    let to = ProjectEvent::HandedOver { to: account("bob"), os: os("bob", 1002) };
+    commit(&store, change("alice/p", to)).await.unwrap();
+    let found = project("bob/p");
+    assert_eq!(found.gid_for(&account("alice")), None);
+    assert_eq!(found.folder, Some("/data/p".into()));
+    let left: Vec<_> = store.remaining(&application("demo"), &account("bob")).unwrap();
+    let left: Vec<_> = left.iter().map(|one| (one.what, one.name.as_str())).collect();
+    assert_eq!(left, [("project-folder", "/data/p"), ("project-group", "dg70001"), ("project", "bob/p")]);
 }

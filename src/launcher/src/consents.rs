@@ -222,6 +222,7 @@ pub fn withdraw(
     }
     let removed = durable::remove(Path::new(CONSENT), &name).map_err(disk)?;
     holders::tidy(application, account, uid);
+    pool::leave(application, account, uid);
     tracing::info!(
         event = "consent_withdrawn",
         application = %application,

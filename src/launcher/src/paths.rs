@@ -22,6 +22,10 @@ pub const TRIES: &str = "/run/deputy/tries";
 pub const POOL: &str = "/var/lib/deputy/pool";
 /// For each account that has a lease: which uid.
 pub const POOL_ACCOUNTS: &str = "/var/lib/deputy/pool/accounts";
+/// One record for each gid that a project was ever given.
+pub const POOL_GROUPS: &str = "/var/lib/deputy/pool/groups";
+/// Held by whoever changes the groups' records.
+pub const GROUPING: &str = "/run/deputy/grouping";
 /// Held by whoever changes the pool's records.
 pub const LEASING: &str = "/run/deputy/leasing";
 /// Held by whoever writes the name service's map.

@@ -240,6 +240,15 @@ fn answer(settings: &Settings, request: LauncherRequest, peer: Peer) -> Result<L
         LauncherRequest::ImportPool { records } => {
             pool::import(settings, &records, peer).map(|()| LauncherReply::Done)
         }
+        LauncherRequest::MakeGroup { application, project } => {
+            pool::make_group(&application, &project).map(pool::group)
+        }
+        LauncherRequest::Group { application, gid } => pool::group_of(&application, gid).map(pool::group),
+        LauncherRequest::SetGroup(wanted) => pool::set_group(&wanted, peer),
+        LauncherRequest::ListGroups { after } => pool::groups_page(after, peer).map(LauncherReply::Groups),
+        LauncherRequest::ImportGroups { groups } => {
+            pool::import_groups(settings, &groups, peer).map(|()| LauncherReply::Done)
+        }
         LauncherRequest::Run(_)
         | LauncherRequest::Files(_)
         | LauncherRequest::ExplainPath(_)

@@ -27,18 +27,30 @@ pub fn folders(
     groups.map(|group| plain.replace("{os_group}", &group.name).into()).collect()
 }
 
-/// The folders of all roots, and whether each may be written.
+/// A folder of a root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootFolder {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether what is below may be changed.
+    pub writable: bool,
+    /// Whether folders of projects may be made below.
+    pub shared: bool,
+}
+
+/// The folders of all roots.
 pub fn of_account(
     rules: &Rules,
     target: &Target,
     os_user: &OsUserName,
     account: &AccountName,
-) -> Vec<(PathBuf, bool)> {
+) -> Vec<RootFolder> {
     let roots = rules.application.roots.iter();
     roots
         .flat_map(|root| {
             let writable = root.access == Access::ReadWrite;
-            folders(rules, target, os_user, account, &root.path).into_iter().map(move |path| (path, writable))
+            let folders = folders(rules, target, os_user, account, &root.path).into_iter();
+            folders.map(move |path| RootFolder { path, writable, shared: root.shared })
         })
         .collect()
 }

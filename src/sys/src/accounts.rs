@@ -44,6 +44,11 @@ pub fn groups(entry: &PasswdEntry) -> io::Result<Vec<Group>> {
     Ok(groups)
 }
 
+/// The name of the group with this gid, if the group database has one.
+pub fn group_name(gid: u32) -> io::Result<Option<String>> {
+    Ok(unistd::Group::from_gid(Gid::from_raw(gid))?.map(|group| group.name))
+}
+
 /// Whether the group database has a group of this name or of this gid.
 pub fn has_group(name: &str, gid: u32) -> io::Result<bool> {
     Ok(unistd::Group::from_name(name)?.is_some() || unistd::Group::from_gid(Gid::from_raw(gid))?.is_some())
@@ -64,5 +69,7 @@ mod tests {
             has_group("root", 4_123_456_789).unwrap() && has_group("no-such-group-of-deputy", 0).unwrap()
         );
         assert!(!has_group("no-such-group-of-deputy", 4_123_456_789).unwrap());
+        assert_eq!(group_name(0).unwrap().as_deref(), Some("root"));
+        assert_eq!(group_name(4_123_456_789).unwrap(), None);
     }
 }

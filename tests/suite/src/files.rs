@@ -26,6 +26,7 @@ pub fn files_of(application: &str, account_name: &str, os_user: &str) -> FilesRe
         os_account: identity(os_user),
         idle_seconds: None,
         umask: None,
+        project_group: None,
     }
 }
 

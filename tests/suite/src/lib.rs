@@ -8,6 +8,7 @@ pub mod acting;
 pub mod client;
 pub mod fake;
 pub mod files;
+pub mod groups;
 pub mod line;
 pub mod machine;
 pub mod memory;

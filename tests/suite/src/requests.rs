@@ -40,6 +40,7 @@ pub fn run_as(os_account: OsIdentity, account_name: &str, argv: &[&str]) -> RunR
         environment_descriptor: false,
         umask: None,
         os_group: None,
+        project_group: None,
         streams: Streams::default(),
         bounds: JobBounds::default(),
         gpus: Vec::new(),

@@ -14,6 +14,7 @@ mod logs;
 mod metrics;
 mod passwords;
 mod pool;
+mod pool_file;
 mod projects;
 mod queue;
 mod records;

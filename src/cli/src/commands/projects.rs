@@ -17,8 +17,22 @@ use crate::options::{
 };
 use crate::value::{self, Dictionary};
 
-const PROJECT: [&str; 9] =
-    ["project", "access", "public", "os_user", "uid", "open_jobs", "umask", "os_group", "created"];
+const PROJECT: [&str; 11] = [
+    "project",
+    "access",
+    "public",
+    "os_user",
+    "uid",
+    "open_jobs",
+    "umask",
+    "os_group",
+    "group",
+    "folder",
+    "created",
+];
+
+/// What keeps a member out of the project's OS group.
+const LEFT_OUT: [&str; 4] = ["account", "code", "message", "remedy"];
 
 /// `project`.
 pub fn project(context: &Context, command: ProjectCommand) -> Result<ExitCode, Failure> {
@@ -44,6 +58,9 @@ pub fn project(context: &Context, command: ProjectCommand) -> Result<ExitCode, F
             let () = Bus::connect().await?.call("Projects", "Unshare", &call).await?;
             done(context, &target.project, &format!("no longer shared with {account}"))
         }),
+        ProjectCommand::Folder { target, path, subject } => {
+            block_on(folder(context, &target, path.unwrap_or_default().as_bytes(), subject))
+        }
         ProjectCommand::Publish { target, private, by } => block_on(async {
             let call = (target.project.to_string(), !private, of(&target, &by));
             let () = Bus::connect().await?.call("Projects", "Publish", &call).await?;
@@ -110,6 +127,26 @@ async fn create(context: &Context, new: CreateProjectOptions) -> Result<ExitCode
         .output
         .done(&escape::text(&format!("the project {key} is created")), &record_of([("project", &key)]))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// `project folder`. The exit status says whether every member is in the group.
+async fn folder(
+    context: &Context,
+    target: &ProjectTarget,
+    path: &[u8],
+    subject: Option<String>,
+) -> Result<ExitCode, Failure> {
+    let subject = subject.unwrap_or_else(|| target.project.owner.to_string());
+    let options = CallOptions::from([("application", target.application.as_str().into())]);
+    let call = (subject.as_str(), target.project.to_string(), path, options);
+    let left_out: Vec<Dictionary> = Bus::connect().await?.call("Projects", "ShareFolder", &call).await?;
+    if left_out.is_empty() {
+        return done(context, &target.project, "in step with its members, and so is its folder");
+    }
+    let mut printed = context.output.list(&LEFT_OUT);
+    printed.page(&value::records(&left_out))?;
+    printed.end()?;
+    Ok(ExitCode::from(1))
 }
 
 async fn show(context: &Context, target: &ProjectTarget, subject: Option<&str>) -> Result<ExitCode, Failure> {

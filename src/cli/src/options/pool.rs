@@ -18,13 +18,13 @@ pub struct PoolTarget {
     pub account: AccountName,
 }
 
-/// How leases are written.
+/// How leases and groups are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum PoolFormat {
     /// A JSON array
     #[default]
     Json,
-    /// LDIF, with an entry for each account and one for its group
+    /// LDIF, with an entry for each account and each group
     Ldif,
 }
 
@@ -54,7 +54,10 @@ pub enum PoolCommand {
         #[command(flatten)]
         target: PoolTarget,
     },
-    /// Print all leases, for another host or a directory (root only)
+    /// List the OS groups of projects, with those in them (root only)
+    #[command(after_help = "Example:\n  sudo deputyctl pool groups")]
+    Groups,
+    /// Print all leases and groups of projects, for another host or a directory (root only)
     #[command(
         after_help = "Examples:\n  sudo deputyctl pool export > leases.json\n  sudo deputyctl pool export --format ldif \
                       --base dc=example,dc=org > leases.ldif"
@@ -67,7 +70,7 @@ pub enum PoolCommand {
         #[arg(long, value_name = "DN", default_value = "dc=deputy")]
         base: String,
     },
-    /// Take over the leases of another host (root only)
+    /// Take over the leases and the groups' numbers of another host (root only)
     #[command(after_help = "Example:\n  sudo deputyctl pool import leases.json")]
     Import {
         /// What 'pool export' printed there, in either form

@@ -71,6 +71,23 @@ pub enum ProjectCommand {
         #[command(flatten)]
         by: ByOption,
     },
+    /// Make the folder that its members share, as the owner, beneath a root with shared = true; again, to bring it and
+    /// the project's OS group into step
+    #[command(
+        after_help = "Examples:\n  deputyctl project folder portal alice/apoferritin /data/projects/apoferritin\n  \
+                      deputyctl project folder portal alice/apoferritin"
+    )]
+    Folder {
+        /// Which one
+        #[command(flatten)]
+        target: ProjectTarget,
+        /// Where; it has to be new. Left out: the folder that the project has
+        #[arg(value_name = "PATH")]
+        path: Option<OsString>,
+        /// The owner's session, where the application's word is not enough
+        #[arg(long, value_name = "SUBJECT")]
+        subject: Option<String>,
+    },
     /// Let every account of the application see that the project is there; --private takes that back
     #[command(after_help = "Example:\n  deputyctl project publish portal alice/apoferritin")]
     Publish {

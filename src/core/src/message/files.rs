@@ -6,8 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::acl::Acl;
+use crate::acl::{Acl, AclEntry, AclWho};
 use crate::denial::Denial;
+use crate::ids::OsGid;
 use crate::job::OsIdentity;
 use crate::names::{AccountName, ApplicationName};
 use crate::quota::QuotaUsage;
@@ -37,6 +38,8 @@ pub struct FilesRequest {
     pub idle_seconds: Option<u32>,
     /// The umask of what it makes; none is [`DEFAULT_UMASK`].
     pub umask: Option<u32>,
+    /// The group of the project for which it works, where that has one and the account writes there.
+    pub project_group: Option<OsGid>,
 }
 
 /// How a file is opened.
@@ -179,6 +182,9 @@ pub enum FileRequest {
         /// The list; none takes it away.
         acl: Option<Acl>,
     },
+    /// Make a project's folder, or give the one that is there the rights of its members. Only beneath a root that policy
+    /// has for that.
+    ShareFolder(FolderShare),
     /// Quota and space of the file system of each root. Answered by [`FileReply::Places`].
     Quota,
     /// Write a kept file's data to the disk, and report the first error that there was. The file is not kept longer.
@@ -224,6 +230,42 @@ impl FileRequest {
                 | FileRequest::DiskUsage { .. }
                 | FileRequest::CopyTree { .. }
         )
+    }
+}
+
+/// The folder of a project, and who comes in beside its owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FolderShare {
+    /// Which.
+    pub path: Vec<u8>,
+    /// Whether it is there already.
+    pub again: bool,
+    /// The project's group, all of whose members read and write; none where there is none.
+    pub group: Option<u32>,
+    /// Others by their uids, and whether they write.
+    pub people: Vec<(u32, bool)>,
+}
+
+impl FolderShare {
+    /// The access list of the folder, which is the list of all that is made in it too. Nobody is in it but the owner and
+    /// those whom this names.
+    pub fn acl(&self) -> Acl {
+        let entry = |who, permissions| AclEntry { who, permissions };
+        let of_group = if self.group.is_some() { 7 } else { 0 };
+        let mut entries = vec![
+            entry(AclWho::Owner, 7),
+            entry(AclWho::OwningGroup, of_group),
+            entry(AclWho::Mask, 7),
+            entry(AclWho::Others, 0),
+        ];
+        let mut people = self.people.clone();
+        // Who is named twice has the wider right of the two.
+        people.sort_unstable_by_key(|(uid, writes)| (*uid, !writes));
+        people.dedup_by_key(|(uid, _)| *uid);
+        entries.extend(
+            people.into_iter().map(|(uid, writes)| entry(AclWho::User(uid), if writes { 7 } else { 5 })),
+        );
+        Acl(entries)
     }
 }
 
@@ -369,4 +411,23 @@ pub enum FileReply {
     Denied(Denial),
     /// Nothing was done, and the agent ends: what it was started under no longer holds. Another one decides anew.
     Stale(Denial),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_projects_folder_is_for_its_members_and_nobody_else() {
+        let share = |group, people: &[(u32, bool)]| {
+            let share = FolderShare { path: Vec::new(), again: false, group, people: people.to_vec() };
+            share.acl().to_string()
+        };
+        assert_eq!(share(None, &[]), "user::rwx,group::---,mask::rwx,other::---");
+        assert_eq!(share(Some(70_000), &[]), "user::rwx,group::rwx,mask::rwx,other::---");
+        assert_eq!(
+            share(None, &[(1002, true), (1001, false), (1002, false)]),
+            "user::rwx,group::---,mask::rwx,other::---,user:1001:r-x,user:1002:rwx"
+        );
+    }
 }

@@ -5,11 +5,13 @@ use serde::{Deserialize, Serialize};
 use crate::consent::{Consent, GivenBy};
 use crate::denial::Denial;
 use crate::finding::Finding;
-use crate::ids::{JobId, LinkCode, OsUid};
+use crate::ids::{JobId, LinkCode, OsGid, OsUid};
 use crate::job::{EndCause, ExitRecord, OsIdentity};
 use crate::limits::JobBounds;
 use crate::names::{AccountName, ApplicationName, KindName, OsGroupName, OsUserName};
 use crate::pool::{LeftOver, PoolRecord};
+use crate::project::ProjectKey;
+use crate::project_group::{GroupMember, GroupRecord};
 use crate::queue::GpuIndex;
 use crate::stream::{CapturedStream, Streams};
 
@@ -114,6 +116,8 @@ pub struct RunRequest {
     pub umask: Option<u32>,
     /// The group of new files: one of the OS account's own.
     pub os_group: Option<OsGroupName>,
+    /// The group of the project that the job belongs to, where it has one and the account writes there.
+    pub project_group: Option<OsGid>,
     /// Standard input, output and error.
     pub streams: Streams,
     /// What is asked for below what policy allows.
@@ -295,6 +299,69 @@ pub enum LauncherRequest {
     },
     /// Say what would be decided about a path. Answered by [`LauncherReply::Explained`].
     ExplainPath(ExplainPathRequest),
+    /// A group for a project, without members. The application's file has to allow it. Answered by
+    /// [`LauncherReply::Group`].
+    MakeGroup {
+        /// Of which application.
+        application: ApplicationName,
+        /// The project.
+        project: ProjectKey,
+    },
+    /// A project's group as it is. Answered by [`LauncherReply::Group`].
+    Group {
+        /// Of which application.
+        application: ApplicationName,
+        /// Which one.
+        gid: OsGid,
+    },
+    /// Say who is in a project's group. Answered by [`LauncherReply::Group`].
+    SetGroup(SetGroupRequest),
+    /// List the groups of projects, from after this gid. Accepted from uid 0 alone. Answered by
+    /// [`LauncherReply::Groups`].
+    ListGroups {
+        /// The last gid of the page before.
+        after: Option<OsGid>,
+    },
+    /// Take over numbers of groups of another host, without members. Accepted from uid 0 alone. Answered by
+    /// [`LauncherReply::Done`].
+    ImportGroups {
+        /// At most [`MAX_IMPORT`] records.
+        groups: Vec<GroupRecord>,
+    },
+}
+
+/// Who is to be in a project's group. Whoever is not named leaves it; who is named has to have a consent that holds, and
+/// to be a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetGroupRequest {
+    /// Of which application.
+    pub application: ApplicationName,
+    /// Which one.
+    pub gid: OsGid,
+    /// How the project is called now.
+    pub project: ProjectKey,
+    /// The revision of the record that this was decided on.
+    pub revision: u64,
+    /// Those in it.
+    pub members: Vec<GroupMember>,
+}
+
+/// An account that is not in a group in which it was to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotInGroup {
+    /// The account.
+    pub account: AccountName,
+    /// Why.
+    pub denial: Denial,
+}
+
+/// One page of the records of groups, in the order of gids.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupPage {
+    /// The records.
+    pub groups: Vec<GroupRecord>,
+    /// What to ask for to have the next page; none after the last.
+    pub next: Option<OsGid>,
 }
 
 /// The most records that one [`LauncherRequest::ImportPool`] has: few enough for one packet, whatever the names.
@@ -464,4 +531,13 @@ pub enum LauncherReply {
     Returned(Returned),
     /// A page of the pool's records.
     Pool(PoolPage),
+    /// The group of a project.
+    Group {
+        /// Its record as it is now.
+        record: GroupRecord,
+        /// Those who were named and are not in it.
+        left_out: Vec<NotInGroup>,
+    },
+    /// A page of the records of groups.
+    Groups(GroupPage),
 }

@@ -377,8 +377,8 @@ methods! {
     Projects.Create(subject, project, options) -> (project_key)
         by Application => projects::create;
     /// One project: application, project, owner, name, public, created, changed and, for who has a part in it, os_user,
-    /// uid, gid, members (aa{sv}), open_jobs, umask, os_group. Options: application (s), by (s), subject (s: as this
-    /// account sees it).
+    /// uid, gid, members (aa{sv}), open_jobs, umask, os_group, and where it has them group (s) and group_gid (u), its OS
+    /// group, and folder (ay). Options: application (s), by (s), subject (s: as this account sees it).
     Projects.Get(project, options) -> (record)
         by ApplicationOrAdministrator(View), needs Needs::Read(Permission::ManageProjects) => projects::get;
     /// The projects, by owner and name. Options: application (s), by (s), subject (s: those that this account owns or is a
@@ -394,6 +394,12 @@ methods! {
     Projects.Unshare(project, account, options) -> ()
         by ApplicationOrAdministrator(ManageAccounts), needs Needs::ChangeOrOwn(Permission::ManageProjects)
         => projects::unshare;
+    /// Makes the folder that the members of a project share, beneath a root that the application's file has for that, as
+    /// the owner, who has to be the subject; or, with the same path or an empty one, brings folder and group into step
+    /// with the members. The answer has a finding for each member who is not in the project's OS group. Options:
+    /// application (s), deadline_seconds (u).
+    Projects.ShareFolder(subject, project, path, options) -> (findings)
+        by Application, asks PolkitQuestion::Files, Action::Files => projects::share_folder;
     /// Lets every account of the application see that the project is there, or no longer. Options: application (s),
     /// by (s).
     Projects.Publish(project, public, options) -> ()

@@ -12,7 +12,7 @@ use deputy_core::job::OsIdentity;
 use deputy_core::message::{
     FileReply, FileRequest, FilesRequest, IDLE_SECONDS, LauncherReply, LauncherRequest,
 };
-use deputy_core::{AccountName, ApplicationName, Code, Denial};
+use deputy_core::{AccountName, ApplicationName, Code, Denial, OsGid};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::launcher::{ANSWER, Channel, Launcher, LauncherError};
@@ -34,6 +34,8 @@ pub struct Whose {
     pub os: OsIdentity,
     /// The umask of what is made.
     pub umask: Option<u32>,
+    /// The group of the project.
+    pub project_group: Option<OsGid>,
 }
 
 impl Whose {
@@ -44,6 +46,7 @@ impl Whose {
             os_account: self.os.clone(),
             idle_seconds: None,
             umask: self.umask,
+            project_group: self.project_group,
         })
     }
 }

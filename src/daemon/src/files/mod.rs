@@ -7,7 +7,7 @@ mod agents;
 mod calls;
 mod shown;
 
-pub use agents::FileAgents;
+pub use agents::{FileAgents, Whose, lost};
 pub use calls::{
     commit, copy_tree, disk_usage, get_acl, link, list, list_stream, make_directory, open, quota, read_link,
     remove, remove_tree, rename, set_acl, set_group, set_mode, set_times, stat, symlink,
@@ -23,14 +23,15 @@ use deputy_core::{AccountName, Code, Denial, Permission};
 use nix::errno::Errno;
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 
-use self::agents::{Answer, Whose};
+use self::agents::Answer;
 use crate::authority::{About, Call, Grant};
 use crate::bus::options::Options;
 use crate::daemon::Daemon;
 use crate::directory::Registered;
 use crate::jobs::ready::in_project;
 use crate::jobs::run::whose;
-use crate::{acting, links};
+use crate::store::Project;
+use crate::{acting, links, projects};
 
 /// How long a call may take unless its options say otherwise, and at most.
 const DEADLINE: u32 = 20;
@@ -61,10 +62,24 @@ impl Asked {
 }
 
 /// A call that may be done.
-struct Ready {
-    grant: Grant,
-    whose: Whose,
+pub(crate) struct Ready {
+    /// By whom.
+    pub(crate) grant: Grant,
+    /// As whom.
+    pub(crate) whose: Whose,
     deadline: Duration,
+}
+
+/// Decides about a call about the files of a project, in which the subject takes part.
+pub(crate) async fn ready_in(
+    call: &Call,
+    subject: &str,
+    project: ProjectKey,
+    options: Options,
+) -> Result<Ready, Denial> {
+    let mut asked = Asked::take(options)?;
+    asked.project = Some(project);
+    ready(call, subject, asked).await
 }
 
 /// Decides about a call, as far as it can be decided here: the agent's own decision is made by the launcher's child.
@@ -97,13 +112,25 @@ pub async fn identity(
 ) -> Result<Whose, Denial> {
     let active = acting::active(daemon, registered, account)?;
     acting::permitted(daemon, registered, &active, Permission::UseFiles)?;
-    let of = |os, umask| Whose { application: registered.name.clone(), account: account.clone(), os, umask };
+    let of = |os| Whose {
+        application: registered.name.clone(),
+        account: account.clone(),
+        os,
+        umask: None,
+        project_group: None,
+    };
     let Some(key) = project else {
-        return Ok(of(links::usable(daemon, registered, account).await?.os, None));
+        return Ok(of(links::usable(daemon, registered, account).await?.os));
     };
     let project = daemon.store.project(&registered.name, key)?.ok_or_else(Denial::not_found)?;
-    let umask = project.defaults.umask.map(|umask| umask | DEFAULT_UMASK);
-    Ok(of(in_project(&project, account)?, umask))
+    let umask = umask_in(&project);
+    let project_group = projects::gid_for(daemon, registered, &project, account);
+    Ok(Whose { umask, project_group, ..of(in_project(&project, account)?) })
+}
+
+/// The umask of an agent for a project.
+pub(crate) fn umask_in(project: &Project) -> Option<u32> {
+    project.defaults.umask.map(|umask| umask | DEFAULT_UMASK)
 }
 
 /// Does a call that is answered at once. The answer is no refusal.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use deputy_core::message::{JobCommand, JobState as Told, LauncherReply, LauncherRequest, RunRequest};
 use deputy_core::queue::GpuIndex;
-use deputy_core::{Code, Denial};
+use deputy_core::{Code, Denial, OsGid};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -14,8 +14,8 @@ use super::live::Live;
 use super::stdio::Descriptors;
 use super::track::Tracker;
 use crate::launcher::{Channel, LAUNCH, LauncherError};
-use crate::links;
 use crate::store::{Actor, Change, Job, JobState};
+use crate::{links, projects};
 
 /// How long `Jobs.Run` waits for what became of a launch whose answer was lost.
 const DOUBT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -177,6 +177,7 @@ impl Tracker {
             environment_descriptor: job.spec.environment_descriptor,
             umask: job.spec.umask,
             os_group: job.spec.os_group.clone(),
+            project_group: self.project_group(job),
             streams,
             bounds: job.spec.bounds,
             gpus,
@@ -197,6 +198,14 @@ impl Tracker {
         }
     }
 
+    /// The gid of the group of a job's project, if it has one and the account works there now.
+    fn project_group(&self, job: &Job) -> Option<OsGid> {
+        let daemon = self.0.daemon.upgrade()?;
+        let project = daemon.store.project(&job.application, job.project.as_ref()?).ok()??;
+        let registered = daemon.directory.snapshot().get(&job.application)?.ok()?;
+        projects::gid_for(&daemon, &registered, &project, &job.account)
+    }
+
     /// What a refusal says about the session, and about the link if the job runs as the link's OS account.
     async fn learn(&self, job: &Job, denial: &Denial) {
         let Some(daemon) = self.0.daemon.upgrade() else { return };
@@ -204,6 +213,9 @@ impl Tracker {
             let change = Change::SessionClosed { id: id.clone(), reason: "consent taken back".to_owned() };
             // It may be closed already, and is of no use anyway.
             let _ = daemon.store.commit(change, Actor::daemon("refused by the launcher")).await;
+        }
+        if let (Code::OsAccountNotInGroup, Some(key)) = (denial.code, &job.project) {
+            projects::bring_into_step(&daemon, &job.application, key);
         }
         if let Ok(Some(link)) = daemon.store.link(&job.application, &job.account)
             && link.os == job.os

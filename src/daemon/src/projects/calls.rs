@@ -1,16 +1,72 @@
 //! The methods that change projects.
 
 use deputy_core::project::{ProjectAccess, ProjectKey};
+use deputy_core::project_group::GroupMember;
 use deputy_core::{AccountName, ApplicationName, Denial, ProjectName};
 
-use super::{changed, defaults, manage};
+use super::{changed, defaults, folder, group, manage};
 use crate::acting;
 use crate::authority::{About, Call, Grant, Granted};
 use crate::bus::options::{Options, parse};
 use crate::daemon::Daemon;
 use crate::jobs::run::whose;
 use crate::links;
-use crate::store::{Change, LinkState, ProjectDefaults, ProjectEvent};
+use crate::store::{Change, LinkState, Project, ProjectDefaults, ProjectEvent};
+
+/// Commits what takes an account out of a project, or all of them: first they leave its OS group, and only then its
+/// record, so that a right never outlives the membership that was acknowledged.
+async fn commit_leaving(
+    call: &Call,
+    grant: &Grant,
+    project: &Project,
+    remaining: Vec<GroupMember>,
+    event: ProjectEvent,
+) -> Result<(), Denial> {
+    let daemon = &call.daemon;
+    if remaining != project.workers() {
+        group::set(daemon, project, remaining).await?;
+    }
+    let done = commit(daemon, grant, project.application.clone(), project.key.clone(), event).await;
+    if done.is_err() {
+        group::bring_into_step(daemon, &project.application, &project.key);
+    }
+    done
+}
+
+/// Brings group and folder of a project into step with its members as they are recorded now. What fails is in the
+/// journal: the record stands, and nobody has more than it says.
+async fn follow(
+    call: &Call,
+    grant: &Grant,
+    application: &ApplicationName,
+    key: &ProjectKey,
+) -> Result<(), Denial> {
+    let daemon = &call.daemon;
+    let registered = grant.application()?;
+    let Some(project) = daemon.store.project(application, key)? else { return Ok(()) };
+    let others = project.workers().len() > 1;
+    let project = match project {
+        // A project of one person needs none.
+        project if others => match group::ensure(daemon, registered, project.clone(), grant.actor()?).await {
+            Ok(project) => project,
+            Err(denial) => {
+                tracing::warn!(%application, project = %key, message = denial.message, "a shared project has no OS group");
+                project
+            }
+        },
+        project => project,
+    };
+    if let Err(denial) = group::set(daemon, &project, project.workers()).await {
+        tracing::warn!(%application, project = %key, message = denial.message, "a project's group is not in step");
+    }
+    folder::keep(daemon, registered, &project).await;
+    Ok(())
+}
+
+/// The project as it is now that nobody else changes its members.
+fn again(call: &Call, project: &Project) -> Result<Project, Denial> {
+    call.daemon.store.project(&project.application, &project.key)?.ok_or_else(Denial::not_found)
+}
 
 /// Commits what happens to a project.
 async fn commit(
@@ -64,8 +120,15 @@ pub async fn share(
     // once he has one, he can run jobs too.
     let link = call.daemon.store.link(&project.application, &account)?;
     let os = link.filter(|link| link.state == LinkState::Active).map(|link| link.os);
-    let event = ProjectEvent::Shared { account, access, os };
-    commit(&call.daemon, &grant, project.application, key, event).await?;
+    let _turn = call.daemon.projects.of(&project.application).await;
+    let project = again(&call, &project)?;
+    let event = ProjectEvent::Shared { account: account.clone(), access, os };
+    let remaining = match access {
+        ProjectAccess::Write => project.workers(),
+        ProjectAccess::Read => group::workers_without(&project, &account),
+    };
+    commit_leaving(&call, &grant, &project, remaining, event).await?;
+    follow(&call, &grant, &project.application, &key).await?;
     Ok(grant.answer(()))
 }
 
@@ -78,8 +141,12 @@ pub async fn unshare(
     let account: AccountName = parse("account", &account)?;
     let (grant, project) = manage(&call, &mut options, &key).await?;
     options.finish()?;
+    let _turn = call.daemon.projects.of(&project.application).await;
+    let project = again(&call, &project)?;
+    let remaining = group::workers_without(&project, &account);
     let event = ProjectEvent::Unshared { account };
-    commit(&call.daemon, &grant, project.application, key, event).await?;
+    commit_leaving(&call, &grant, &project, remaining, event).await?;
+    follow(&call, &grant, &project.application, &key).await?;
     Ok(grant.answer(()))
 }
 
@@ -116,6 +183,8 @@ pub async fn hand_over(
     let to: AccountName = parse("account", &to)?;
     let (grant, project) = manage(&call, &mut options, &key).await?;
     options.finish()?;
+    let _turn = call.daemon.projects.of(&project.application).await;
+    let project = again(&call, &project)?;
     // Where it has been a member, its OS account in this project stays the one that was pinned then.
     let os = if let Some(os) = project.members.get(&to).and_then(|member| member.os.clone()) {
         os
@@ -125,7 +194,9 @@ pub async fn hand_over(
     };
     let new = ProjectKey { owner: to.clone(), name: key.name.clone() };
     let event = ProjectEvent::HandedOver { to, os };
-    commit(&call.daemon, &grant, project.application, key, event).await?;
+    let remaining = group::workers_without(&project, &key.owner);
+    commit_leaving(&call, &grant, &project, remaining, event).await?;
+    follow(&call, &grant, &project.application, &new).await?;
     Ok(grant.answer((new.to_string(),)))
 }
 
@@ -134,6 +205,8 @@ pub async fn delete(call: Call, (project, mut options): (String, Options)) -> Re
     let key: ProjectKey = parse("project", &project)?;
     let (grant, project) = manage(&call, &mut options, &key).await?;
     options.finish()?;
-    commit(&call.daemon, &grant, project.application, key, ProjectEvent::Deleted {}).await?;
+    let _turn = call.daemon.projects.of(&project.application).await;
+    let project = again(&call, &project)?;
+    commit_leaving(&call, &grant, &project, Vec::new(), ProjectEvent::Deleted {}).await?;
     Ok(grant.answer(()))
 }

@@ -3,9 +3,13 @@
 //! A project is a record. What its members may do with files is decided by the kernel, for each as his own OS account.
 
 mod calls;
+mod folder;
+mod group;
 mod shown;
 
 pub use calls::{create, delete, edit, hand_over, publish, share, unshare};
+pub use folder::share_folder;
+pub use group::{Turns, bring_into_step, gid_for, reconcile};
 pub use shown::{get, list};
 
 use deputy_core::project::{MAX_UMASK, ProjectKey};

@@ -107,5 +107,8 @@ fn shown(project: &Project, viewer: Option<&AccountName>) -> Record {
         .with("open_jobs", project.open_jobs)
         .with("members", records(members))
         .maybe("umask", project.defaults.umask.map(|umask| format!("{umask:03o}")))
+        .maybe("group", project.group.as_ref().map(|group| group.name.to_string()))
+        .maybe("group_gid", project.group.as_ref().map(|group| group.gid.raw()))
+        .maybe("folder", project.folder.as_ref().map(|folder| folder.0.clone()))
         .maybe("os_group", project.defaults.os_group.as_ref().map(ToString::to_string))
 }

@@ -41,7 +41,9 @@ pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Damage, StoreError};
 pub use job::{Job, JobSpec, JobState, NULL, no_input, no_output};
 pub use page::{Cursor, MAX_PAGE, Page, PageRequest};
-pub use projects::{MAX_MEMBERS, Project, ProjectDefaults, ProjectEvent, ProjectMember, ProjectScope};
+pub use projects::{
+    MAX_MEMBERS, Project, ProjectDefaults, ProjectEvent, ProjectGroup, ProjectMember, ProjectScope,
+};
 pub use query::{AccountFilter, AccountSort, AuditFilter, JobFilter, Scope};
 pub use record::{Account, Group, Link, LinkState, Membership, PasswordFact, Remaining, Session};
 pub use tools::{Tail, VerifyReport, export, export_after, import, rebuild, verify};

@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 
 use deputy_core::job::OsIdentity;
 use deputy_core::project::{ProjectAccess, ProjectKey};
-use deputy_core::{AccountName, ApplicationName, OsGroupName};
+use deputy_core::project_group::GroupMember;
+use deputy_core::{AccountName, ApplicationName, OsGid, OsGroupName};
 use serde::{Deserialize, Serialize};
 
 use super::Store;
+use super::argument::Argument;
 use super::clock::Timestamp;
 use super::error::StoreError;
 use super::page::{Page, PageRequest};
@@ -55,6 +57,16 @@ pub enum ProjectEvent {
         /// What its jobs begin with.
         defaults: ProjectDefaults,
     },
+    /// It has an OS group of its own.
+    Grouped {
+        /// The group, which it keeps.
+        group: ProjectGroup,
+    },
+    /// It has a folder that its members share.
+    FolderMade {
+        /// Where.
+        path: Argument,
+    },
     /// Another account owns it.
     HandedOver {
         /// The account.
@@ -74,6 +86,16 @@ pub struct ProjectDefaults {
     pub umask: Option<u32>,
     /// The group of new files: one of the OS account's own.
     pub os_group: Option<OsGroupName>,
+}
+
+/// The OS group of a project.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProjectGroup {
+    /// Its gid.
+    pub gid: OsGid,
+    /// Its name.
+    pub name: OsGroupName,
 }
 
 /// A member of a project.
@@ -104,6 +126,12 @@ pub struct Project {
     pub defaults: ProjectDefaults,
     /// The members, without the owner.
     pub members: BTreeMap<AccountName, ProjectMember>,
+    /// Its OS group, if it was given one.
+    #[serde(default)]
+    pub group: Option<ProjectGroup>,
+    /// The folder that its members share, if one was made.
+    #[serde(default)]
+    pub folder: Option<Argument>,
     /// How many of its jobs have not ended.
     pub open_jobs: u64,
     /// When it was created.
@@ -129,6 +157,26 @@ impl Project {
         }
         self.members.get(account).and_then(|member| member.os.as_ref())
     }
+
+    /// Those who work in it, each as the OS account that was pinned: the owner, and members who may write and have one.
+    pub fn workers(&self) -> Vec<GroupMember> {
+        let member = |account: &AccountName, os: &OsIdentity| GroupMember {
+            account: account.clone(),
+            os_account: os.clone(),
+        };
+        let mut workers = vec![member(&self.key.owner, &self.os)];
+        workers.extend(self.members.iter().filter_map(|(account, one)| {
+            let os = one.os.as_ref().filter(|_| one.access == ProjectAccess::Write)?;
+            Some(member(account, os))
+        }));
+        workers
+    }
+
+    /// The gid of its group, for an account that works in it.
+    pub fn gid_for(&self, account: &AccountName) -> Option<OsGid> {
+        let works = self.access(account) == Some(ProjectAccess::Write) && self.identity(account).is_some();
+        self.group.as_ref().filter(|_| works).map(|group| group.gid)
+    }
 }
 
 /// Checks what happens to a project against the draft, and writes its rows there.
@@ -151,6 +199,8 @@ pub(crate) fn apply(
             public: *public,
             defaults: defaults.clone(),
             members: BTreeMap::new(),
+            group: None,
+            folder: None,
             open_jobs: 0,
             created: at,
             changed: at,
@@ -184,6 +234,18 @@ pub(crate) fn apply(
         }
         ProjectEvent::Published { public } => project.public = *public,
         ProjectEvent::Edited { defaults } => project.defaults = defaults.clone(),
+        ProjectEvent::Grouped { group } => {
+            if project.group.is_some() {
+                return Err(conflict(key, "it has a group already"));
+            }
+            project.group = Some(group.clone());
+        }
+        ProjectEvent::FolderMade { path } => {
+            if project.folder.is_some() {
+                return Err(conflict(key, "it has a folder already"));
+            }
+            project.folder = Some(path.clone());
+        }
         ProjectEvent::HandedOver { to, os } => {
             need_account(draft, application, to)?;
             let key = ProjectKey { owner: to.clone(), name: key.name.clone() };

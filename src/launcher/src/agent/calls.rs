@@ -101,6 +101,9 @@ impl Agent {
                 let found = roots.open_to_change(&path, LOOK, Mode::empty())?;
                 acls::set(&found, default, acl.as_ref())?;
             }
+            FileRequest::ShareFolder(share) => {
+                super::share::folder(roots, &share, self.credentials.uid)?;
+            }
             FileRequest::Quota => {
                 return Ok(FileReply::Places(places::of_all(roots, &self.credentials)?));
             }

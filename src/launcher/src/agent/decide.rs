@@ -1,7 +1,5 @@
 //! May there be a file agent? Decided from root-owned files, consent, the name service and PAM, in this process, now.
 
-use std::path::PathBuf;
-
 use deputy_core::denial::{Code, Denial};
 use deputy_core::message::FilesRequest;
 use deputy_core::settings::Settings;
@@ -12,9 +10,10 @@ use pam_client::Context;
 use super::watched::Watched;
 use crate::pam::{self, Nobody};
 use crate::request::{share, share_of_os_account, slot};
+use crate::roots::RootFolder;
 use crate::rules::Rules;
 use crate::shepherd::Purpose;
-use crate::{consents, roots};
+use crate::{consents, pool, roots};
 
 /// How many agents one OS account has at most: whoever has it can stop its processes, and keep their places.
 const MAX_AGENTS_OF_OS_ACCOUNT: u16 = 16;
@@ -23,8 +22,8 @@ const MAX_AGENTS_OF_OS_ACCOUNT: u16 = 16;
 pub struct Decision {
     /// Whom it becomes.
     pub credentials: Credentials,
-    /// Its roots, and whether it may change what is below.
-    pub roots: Vec<(PathBuf, bool)>,
+    /// Its roots.
+    pub roots: Vec<RootFolder>,
     /// What has to stay as it is.
     pub watched: Watched,
     /// Its places.
@@ -63,8 +62,16 @@ pub fn decide(settings: &Settings, request: &FilesRequest, purpose: Purpose) -> 
     }
     let target = rules.pinned_target(&request.os_account)?;
     let of_os_account = share_of_os_account("agents", MAX_AGENTS_OF_OS_ACCOUNT, request.os_account.uid)?;
-    let groups = accounts::gids(&target.entry)
+    let mut groups = accounts::gids(&target.entry)
         .map_err(|error| Denial::internal(format!("the name service failed: {error}")))?;
+    if let Some(gid) = request.project_group {
+        // Looked at before it is read: who leaves meanwhile is seen at the first call.
+        watched.add_group(gid)?;
+        let gid = pool::group_of_member(&rules, gid, &request.account, &request.os_account)?.raw();
+        if !groups.contains(&gid) {
+            groups.push(gid);
+        }
+    }
     let roots = roots::of_account(&rules, &target, &request.os_account.name, &request.account);
     account_phase(&rules, &target.entry.name)?;
     // PAM may have taken its time. What is only said gives nothing to anybody.

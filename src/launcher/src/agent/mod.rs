@@ -12,6 +12,7 @@ mod kept;
 mod listing;
 mod places;
 mod resolve;
+mod share;
 mod stat;
 mod stream;
 mod tree;

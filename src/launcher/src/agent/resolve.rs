@@ -16,6 +16,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 
 use super::CallError;
+use crate::roots::RootFolder;
 
 /// How often a path is resolved again that somebody changes meanwhile (`EAGAIN` of openat2(2)).
 const TRIES: usize = 256;
@@ -29,6 +30,8 @@ pub struct Root {
     pub path: PathBuf,
     /// Whether what is below may be changed.
     pub writable: bool,
+    /// Whether folders of projects may be made below.
+    pub shared: bool,
     /// The folder, or why the OS account has no way to it.
     pub folder: Result<OwnedFd, i32>,
     /// The read-only roots inside of this one, as paths beneath it.
@@ -51,17 +54,17 @@ pub struct Place {
 
 impl Roots {
     /// Opens them with the rights of this process, which is the OS account's already.
-    pub fn open(application: &ApplicationName, wanted: Vec<(PathBuf, bool)>) -> Self {
+    pub fn open(application: &ApplicationName, wanted: Vec<RootFolder>) -> Self {
         let mut roots: Vec<Root> = wanted
             .into_iter()
-            .map(|(path, writable)| {
+            .map(|RootFolder { path, writable, shared }| {
                 let folder = root_path::open_folder(&path)
                     .map_err(|error| error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()));
-                Root { path, writable, folder, read_only_inside: Vec::new() }
+                Root { path, writable, shared, folder, read_only_inside: Vec::new() }
             })
             .collect();
         // The same folder twice: the narrower right.
-        roots.sort_by(|a, b| a.path.cmp(&b.path).then(a.writable.cmp(&b.writable)));
+        roots.sort_by(|a, b| (&a.path, a.writable, a.shared).cmp(&(&b.path, b.writable, b.shared)));
         roots.dedup_by(|later, earlier| later.path == earlier.path);
         let read_only: Vec<PathBuf> =
             roots.iter().filter(|root| !root.writable).map(|root| root.path.clone()).collect();
@@ -148,6 +151,16 @@ impl Roots {
     pub fn place(&self, path: &[u8]) -> Result<Place, CallError> {
         let (root, rest) = self.find_to_change(path)?;
         self.place_beneath(root, rest, root.strictness())
+    }
+
+    /// The same for a project's folder, beneath a root that policy has for that.
+    pub fn place_to_share(&self, path: &[u8]) -> Result<Place, CallError> {
+        let (root, rest) = self.find_to_change(path)?;
+        if !root.shared {
+            let why = "folders of projects are not made beneath this root";
+            return Err(self.outside(why).remedy("let root give a root shared = true").into());
+        }
+        self.place_beneath(root, rest, ResolveFlags::NO_SYMLINKS)
     }
 
     /// The same for looking only.

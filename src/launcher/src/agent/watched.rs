@@ -9,13 +9,14 @@ use std::path::Path;
 
 use deputy_core::consent::Consent;
 use deputy_core::denial::{Code, Denial};
+use deputy_core::ids::OsGid;
 use deputy_core::names::ApplicationName;
 use deputy_etc::{Directory, ETC_DEPUTY};
 use rustix::fs::{Mode, OFlags, Stat, fstat, open};
 use rustix::io::Errno;
 
-use crate::consents;
 use crate::paths::CONSENT;
+use crate::{consents, pool};
 
 /// Something that must stay as it was.
 struct Held {
@@ -59,7 +60,7 @@ impl Held {
 pub struct Watched {
     /// The folders of root's files.
     folders: Vec<Held>,
-    /// The files that this agent goes by.
+    /// The files that this agent goes by; the record of its project's group is one of them.
     files: Vec<Held>,
     consent: Option<Held>,
     /// Until when the consent holds, seconds since 1970.
@@ -88,6 +89,13 @@ impl Watched {
         let path = Path::new(CONSENT).join(consent.own_file_name());
         self.consent = Some(Held::new(&path)?.ok_or_else(Consent::missing)?);
         self.expires = consent.expires;
+        Ok(())
+    }
+
+    /// And the record of the project's group, before it is read.
+    pub fn add_group(&mut self, gid: OsGid) -> Result<(), Denial> {
+        let held = Held::new(&pool::group_record(gid))?;
+        self.files.push(held.ok_or_else(Denial::not_found)?);
         Ok(())
     }
 
@@ -121,6 +129,6 @@ fn same(held: &Held) -> bool {
 }
 
 fn changed() -> Denial {
-    Denial::new(Code::ApplicationInvalid, ETC_DEPUTY, "the policy changed")
-        .remedy("try again: the policy is read anew")
+    Denial::new(Code::ApplicationInvalid, ETC_DEPUTY, "the policy, or who is in the project's group, changed")
+        .remedy("try again: it is read anew")
 }

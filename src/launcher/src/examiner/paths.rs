@@ -38,7 +38,7 @@ pub fn findings(
     findings.extend(roots.iter().filter_map(|r| root(rules, target, &credentials, request, r)));
     let mut folders = vec![PathBuf::from(OsStr::from_bytes(&target.entry.home))];
     let of_roots = roots::of_account(rules, target, &request.os_user, &request.account);
-    folders.extend(of_roots.into_iter().map(|(path, _)| path));
+    folders.extend(of_roots.into_iter().map(|root| root.path));
     findings.extend(quota::findings(&folders, &credentials));
     findings
 }

@@ -18,7 +18,7 @@ use deputy_nss_format::{
     Taken, image,
 };
 
-use super::records;
+use super::{groups, records};
 use crate::paths::MAPPING;
 use crate::{durable, request};
 
@@ -100,9 +100,14 @@ fn write(pool: &PoolSettings, ranges: Ranges, needed: Option<&OsIdentity>) -> Re
         )
         .remedy("make room on the file system of /var/lib/deputy, then ask again")
     };
+    let of_projects = groups::all()?;
     let mut content = Content {
         accounts: leased.iter().map(|record| entry(pool, record)).collect(),
-        groups: leased.iter().map(|record| own_group(&record.os_account)).collect(),
+        groups: leased
+            .iter()
+            .map(|record| own_group(&record.os_account))
+            .chain(of_projects.iter().map(groups::entry))
+            .collect(),
         taken_accounts: taken("/etc/passwd").map_err(|error| failed("/etc/passwd", error))?,
         taken_groups: taken("/etc/group").map_err(|error| failed("/etc/group", error))?,
     };

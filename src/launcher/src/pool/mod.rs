@@ -3,6 +3,7 @@
 //! A lease is, in this order: the record of the uid, the home, the name service's map, the consent. Each step is whole
 //! or not at all, and a request that comes again goes on behind the last one that was done.
 
+mod groups;
 mod home;
 mod map;
 mod records;
@@ -23,6 +24,10 @@ use deputy_core::settings::Settings;
 use deputy_sys::accounts;
 use deputy_wire::Peer;
 
+pub use groups::{
+    import as import_groups, leave, make as make_group, of as group_of, of_member as group_of_member,
+    page as groups_page, record_path as group_record, set as set_group, still_has, with_answer as group,
+};
 pub use records::is_pools;
 pub use returning::give_back;
 

@@ -32,7 +32,7 @@ pub fn confinement(
         .remedy("run a kernel that has it, or decide that this kind needs no confinement"));
     }
     let roots = roots::of_account(rules, target, &request.os_account.name, &request.account);
-    let roots = roots.into_iter().map(|(path, writable)| Reach { path, writable });
+    let roots = roots.into_iter().map(|root| Reach { path: root.path, writable: root.writable });
     let home = PathBuf::from(OsStr::from_bytes(&target.entry.home));
     let access = kind.home.unwrap_or_default();
     let own = (access != HomeAccess::None)

@@ -25,7 +25,7 @@ use super::gpus::Gpus;
 use super::variables::Variables;
 use super::watch::EndRules;
 use crate::rules::{Rules, Target};
-use crate::{consents, pam};
+use crate::{consents, pam, pool};
 
 /// Why something is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub struct Decision {
     pub service_uid: u32,
     /// The OS account with its groups.
     pub target: Target,
+    /// The group of its project, beside the OS account's own.
+    pub project_group: Option<OsGid>,
     /// The job's primary group: the OS account's own, or another of its groups that was asked for.
     pub gid: OsGid,
     /// The PAM service.
@@ -118,12 +120,15 @@ pub fn decide(
     }
     let target = rules.pinned_target(&request.os_account)?;
     let gid = group(&rules, &target, request)?;
+    let of_project = |gid| pool::group_of_member(&rules, gid, &request.account, &request.os_account);
+    let project_group = request.project_group.map(of_project).transpose()?;
     let gpus = Gpus::leased(&rules.settings.executor.local.capacity, &request.gpus)?;
     let confinement = confine::confinement(&rules, kind, &target, request, gpus.devices_of_job())?;
     pam::check_service(&rules.application.pam.job)?;
 
     Ok(Decision {
         service_uid: rules.service_uid,
+        project_group,
         gid,
         programs,
         argv: request.argv.iter().map(|argument| c_string(argument)).collect::<Result<_, _>>()?,

@@ -25,6 +25,7 @@ pub fn explain(request: ExplainRequest) -> Result<Explanation, Denial> {
         environment_descriptor: false,
         umask: None,
         os_group: request.os_group,
+        project_group: None,
         streams: Streams::default(),
         bounds: request.bounds,
         gpus: Vec::new(),

@@ -26,7 +26,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use deputy_core::denial::{Code, Denial};
-use deputy_core::ids::JobId;
+use deputy_core::ids::{JobId, OsGid};
 use deputy_core::job::EndCause;
 use deputy_core::message::{JobState, LauncherReply, RunRequest};
 use deputy_core::project::MAX_UMASK;
@@ -45,8 +45,8 @@ use self::stdio::Brought;
 use self::streams::Owner;
 use self::tree::Tree;
 use self::watch::{Adoption, Ended, Watch};
-use crate::consents;
 use crate::request::{refuse, reply, slot};
+use crate::{consents, pool};
 
 pub use self::decide::Purpose;
 pub use self::ending::end_all;
@@ -142,7 +142,7 @@ fn run_in_session(
         credentials: Credentials {
             uid: request.os_account.uid,
             gid: decision.gid,
-            groups: session.groups.clone(),
+            groups: groups(decision, session),
         },
         directories: decision.directories.clone(),
         streams,
@@ -163,6 +163,9 @@ fn run_in_session(
         decision.service_uid,
         request.login,
     )?;
+    if let Some(gid) = decision.project_group {
+        pool::still_has(&request.application, gid, &request.account, &request.os_account)?;
+    }
     let from = Instant::now();
     let started = launch::launch(&job).map_err(internal("the job's fork"))?;
     let tree = Tree::new(started.pid, cgroup, from);
@@ -192,6 +195,14 @@ fn run_in_session(
     Ok(())
 }
 
+/// What PAM left, and the group of the job's project: where the name service names that, it is there already.
+fn groups(decision: &Decision, session: &JobSession) -> Vec<u32> {
+    let mut groups = session.groups.clone();
+    let of_project = decision.project_group.map(OsGid::raw);
+    groups.extend(of_project.filter(|gid| !session.groups.contains(gid)));
+    groups
+}
+
 fn log_launch(request: &RunRequest, decision: &Decision, script_bytes: Option<usize>, peer: Peer, pid: i32) {
     let command: Vec<_> = request.argv.iter().map(|argument| String::from_utf8_lossy(argument)).collect();
     tracing::info!(
@@ -202,6 +213,7 @@ fn log_launch(request: &RunRequest, decision: &Decision, script_bytes: Option<us
         os_user = %request.os_account.name,
         uid = request.os_account.uid.raw(),
         rule = %decision.rule,
+        project_group = decision.project_group.map(OsGid::raw),
         command = %command.join(" "),
         script_bytes,
         pid,

@@ -187,6 +187,7 @@ mod tests {
             environment_descriptor: false,
             umask: None,
             os_group: None,
+            project_group: None,
             streams,
             bounds: JobBounds::default(),
             gpus: Vec::new(),

@@ -9,6 +9,7 @@ use super::{conflict, missing, pair};
 use crate::store::change::{Actor, Authentication, Change};
 use crate::store::clock::Timestamp;
 use crate::store::error::StoreError;
+use crate::store::projects::Project;
 use crate::store::record::{Account, Counts, Link, Membership, Remaining, Session};
 use crate::store::view::{Draft, keys};
 
@@ -165,6 +166,16 @@ pub(crate) fn remaining(
     for (_, key) in draft.rows(&keys::projects_of(application, account))? {
         let key = String::from_utf8_lossy(&key).into_owned();
         let own = key.split('/').next() == Some(account.as_str());
+        // What stays on the disk whatever becomes of the project's record.
+        if let Some(key) = key.parse().ok().filter(|_| own)
+            && let Some(project) = draft.record::<Project>(&keys::project(application, &key))?
+        {
+            let folder = project.folder.map(|path| String::from_utf8_lossy(&path.0).into_owned());
+            found.extend(folder.map(|name| Remaining { what: "project-folder", name }));
+            found.extend(
+                project.group.map(|group| Remaining { what: "project-group", name: group.name.to_string() }),
+            );
+        }
         found.push(Remaining { what: if own { "project" } else { "share" }, name: key });
     }
     for session in sessions(draft, application, account)? {
