@@ -103,7 +103,7 @@ impl Rules {
             entry.map(|entry| (entry.uid, entry.gid))
         };
         let but = (application.mode == Mode::SingleUser).then_some(name);
-        let services = etc.services(but, |user| ids(by_name(user.as_str())), |uid| ids(by_uid(uid)))?;
+        let services = etc.services(but, None, |user| ids(by_name(user.as_str())), |uid| ids(by_uid(uid)))?;
         match failed.take() {
             Some(error) => Err(name_service(error)),
             None => Ok(Self { name: name.clone(), settings, application, services }),

@@ -5,6 +5,7 @@ mod store_common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use deputyd::store::{Damage, Entry, Options, Store, StoreError, verify};
 use proptest::prelude::*;
@@ -258,7 +259,8 @@ fn a_damaged_view_is_made_anew_with_the_same_content() {
 #[test]
 fn damage_of_the_view_that_is_met_later_ends_the_store_and_is_gone_at_the_next_start() {
     const PARTS: usize = 24;
-    let unread = || Options { check_rows: 0, ..small() };
+    // Each change is written by itself, so that there is much to be damaged.
+    let unread = || Options { check_rows: 0, gather: Duration::ZERO, ..small() };
     let whole = tempfile::tempdir().unwrap();
     let (store, _) = Store::open_with(&directories(whole.path()), unread()).unwrap();
     for number in 0..600 {

@@ -65,11 +65,12 @@ impl Directory {
 
     /// Who is never a target: Deputy's own user, and the service users of all applications, those whose file is
     /// invalid included; but without what the file of `but` says, for the one application that may act as its own.
-    /// `look_up` gives the uid and gid of a passwd name. A file that cannot even be read makes this an error, because
-    /// somebody it protects would be left out.
+    /// `read` is an application that was read already. `look_up` gives the uid and gid of a passwd name. A file that
+    /// cannot even be read makes this an error, because somebody it protects would be left out.
     pub fn services(
         &self,
         but: Option<&ApplicationName>,
+        read: Option<(&ApplicationName, &Application)>,
         look_up: impl Fn(&OsUserName) -> Option<(u32, u32)>,
         look_up_uid: impl Fn(u32) -> Option<(u32, u32)>,
     ) -> Result<ServiceIdentities, Denial> {
@@ -89,12 +90,11 @@ impl Directory {
             if but == Some(&name) {
                 continue;
             }
-            let path = self.application_path(&name);
-            let text = read_text(&path, MAX_FILE).map_err(|error| refused(&path, &error))?;
-            // The file as it is read elsewhere says who speaks for the application, however it is written; what can
-            // be made out of a broken one counts beside it.
-            let read = Application::parse(&text).map(|application| application.service);
-            for service in named_services(&text).into_iter().chain(read.ok()) {
+            let named = match read.filter(|(read, _)| **read == name) {
+                Some((_, application)) => vec![application.service.clone()],
+                None => self.named_services(&name)?,
+            };
+            for service in named {
                 match service {
                     Service::User(user) => add(look_up(&user)),
                     Service::Uid(uid) => add(look_up_uid(uid).or(Some((uid, uid)))),
@@ -102,6 +102,15 @@ impl Directory {
             }
         }
         Ok(identities)
+    }
+
+    /// The file as it is read elsewhere says who speaks for the application, however it is written; what can be made out
+    /// of a broken one counts beside it.
+    fn named_services(&self, name: &ApplicationName) -> Result<Vec<Service>, Denial> {
+        let path = self.application_path(name);
+        let text = read_text(&path, MAX_FILE).map_err(|error| refused(&path, &error))?;
+        let read = Application::parse(&text).map(|application| application.service);
+        Ok(named_services(&text).into_iter().chain(read.ok()).collect())
     }
 
     fn applications(&self) -> PathBuf {
@@ -177,24 +186,31 @@ mod tests {
             "portal" => Some((1500, 1501)),
             _ => None,
         };
-        let services = directory.services(None, look_up, |_| None).unwrap();
+        let services = directory.services(None, None, look_up, |_| None).unwrap();
         assert_eq!(services.uids, [990, 1500, 4242]);
         assert_eq!(services.gids, [991, 1501, 4242]);
         // What is left out is what this file says, not whom it names: another file may name the same.
-        let services = directory.services(Some(&name("a")), look_up, |_| None).unwrap();
+        let services = directory.services(Some(&name("a")), None, look_up, |_| None).unwrap();
         assert_eq!(services.uids, [990, 4242]);
         fs::write(folder.path().join("applications.d/c.toml"), "service_user = \"portal\"\n").unwrap();
-        let services = directory.services(Some(&name("a")), look_up, |_| None).unwrap();
+        let services = directory.services(Some(&name("a")), None, look_up, |_| None).unwrap();
         assert_eq!(services.uids, [990, 4242, 1500]);
+        // What was read is not read again.
+        let c = Application::parse("service_uid = 5151\n").unwrap();
+        let read = directory.services(None, Some((&name("c"), &c)), look_up, |_| None).unwrap();
+        assert_eq!(read.uids, [990, 1500, 4242, 5151]);
         fs::remove_file(folder.path().join("applications.d/c.toml")).unwrap();
         // A key and a name that only a reader of TOML recognises.
         fs::write(folder.path().join("applications.d/b.toml"), "\"service_user\" = \"port\\u0061l\"\n")
             .unwrap();
         fs::remove_file(folder.path().join("applications.d/a.toml")).unwrap();
-        assert_eq!(directory.services(None, look_up, |_| None).unwrap().uids, [990, 1500]);
+        assert_eq!(directory.services(None, None, look_up, |_| None).unwrap().uids, [990, 1500]);
         let unreadable = folder.path().join("applications.d/c.toml");
         fs::write(&unreadable, "x").unwrap();
         fs::set_permissions(&unreadable, fs::Permissions::from_mode(0o666)).unwrap();
-        assert_eq!(directory.services(None, look_up, |_| None).unwrap_err().code, Code::ApplicationInvalid);
+        assert_eq!(
+            directory.services(None, None, look_up, |_| None).unwrap_err().code,
+            Code::ApplicationInvalid
+        );
     }
 }

@@ -339,11 +339,5 @@ fn forget(settings: &Settings, jobs: &[JobId]) -> Result<LauncherReply, Denial> 
     if jobs.len() > MAX_FORGET {
         return Err(Denial::invalid(format!("at most {MAX_FORGET} jobs at a time")));
     }
-    for job in jobs {
-        if shepherd::is_over(job) {
-            shepherd::end_what_is_left(settings, job);
-            shepherd::remove(job)?;
-        }
-    }
-    Ok(LauncherReply::Done)
+    shepherd::forget(settings, jobs).map(|()| LauncherReply::Done)
 }

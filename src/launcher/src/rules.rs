@@ -67,6 +67,7 @@ impl Rules {
         let but = (application.mode == Mode::SingleUser).then_some(name);
         let services = etc.services(
             but,
+            Some((name, &application)),
             |user| found(by_name.entry(user)).map(ids),
             |uid| found(accounts::by_uid(uid)).map(ids),
         )?;

@@ -56,6 +56,30 @@ pub struct JobCgroup {
     controllers: Vec<&'static str>,
 }
 
+/// The folders that jobs have cgroups in, looked for once for many jobs.
+#[derive(Debug)]
+pub struct JobCgroups(Vec<PathBuf>);
+
+impl JobCgroups {
+    /// Those that there are.
+    pub fn look_up(configured: &Path) -> Self {
+        Self(jobs_folders(configured).collect())
+    }
+
+    /// A job's cgroup if it exists.
+    pub fn find(&self, job: &JobId) -> Option<JobCgroup> {
+        let mut paths = self.0.iter().map(|folder| folder.join(job.as_str()));
+        let path = paths.find(|path| path.join(PROCESSES).exists())?;
+        Some(JobCgroup { path, controllers: Vec::new() })
+    }
+
+    /// The jobs that have one.
+    pub fn jobs(&self) -> Vec<JobId> {
+        let entries = self.0.iter().filter_map(|folder| fs::read_dir(folder).ok());
+        entries.flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    }
+}
+
 /// What the processes of a cgroup used. What is absent is not counted on this machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CgroupUsage {
@@ -97,19 +121,6 @@ impl JobCgroup {
         }
         let controllers = controllers(&parent, &path);
         Ok(Some(Self { path, controllers }))
-    }
-
-    /// The job's cgroup if it exists.
-    pub fn find(configured: &Path, job: &JobId) -> Option<Self> {
-        let mut paths = jobs_folders(configured).map(|folder| folder.join(job.as_str()));
-        let path = paths.find(|path| path.join(PROCESSES).exists())?;
-        Some(Self { path, controllers: Vec::new() })
-    }
-
-    /// The jobs that have a cgroup.
-    pub fn jobs(configured: &Path) -> Vec<JobId> {
-        let entries = jobs_folders(configured).filter_map(|folder| fs::read_dir(folder).ok());
-        entries.flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
     }
 
     /// Its folder, for a process to start in it.

@@ -16,9 +16,10 @@ folder, own, pid, abstract = sys.argv[1:5]
 libc = ctypes.CDLL(None, use_errno=True)
 AT_FDCWD = -100
 SYS_OPENAT2, SYS_PIDFD_OPEN, SYS_PIDFD_GETFD, SYS_OPEN_TREE = 437, 434, 438, 428
-SYS_FCHMODAT2, SYS_NAME_TO_HANDLE_AT = 452, 303
+SYS_FCHMODAT2, SYS_NAME_TO_HANDLE_AT, SYS_RENAMEAT2 = 452, 303, 316
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 PTRACE_SEIZE, PTRACE_DETACH = 0x4206, 17
+IN_ACCESS, RENAME_EXCHANGE = 1, 2
 
 
 def at(name):
@@ -129,6 +130,49 @@ def open_path(path):
     os.close(os.open(path, os.O_PATH))
 
 
+class OpenHow(ctypes.Structure):
+    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
+
+
+def open_newer():
+    how = OpenHow(os.O_RDONLY, 0, 0)
+    os.close(checked(libc.syscall(SYS_OPENAT2, AT_FDCWD, at("file").encode(), ctypes.byref(how), ctypes.sizeof(how))))
+
+
+def open_tree():
+    os.close(checked(libc.syscall(SYS_OPEN_TREE, AT_FDCWD, folder.encode(), 0)))
+
+
+def chmod_newer():
+    checked(libc.syscall(SYS_FCHMODAT2, AT_FDCWD, at("file").encode(), 0o640, 0))
+
+
+def watch():
+    handle = checked(libc.inotify_init())
+    try:
+        checked(libc.inotify_add_watch(handle, at("file").encode(), IN_ACCESS))
+    finally:
+        os.close(handle)
+
+
+def exchange():
+    touch(mine("to-exchange"))
+    try:
+        names = [mine("to-exchange").encode(), at("file").encode()]
+        for _ in range(2):
+            checked(libc.syscall(SYS_RENAMEAT2, AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE))
+    finally:
+        os.unlink(mine("to-exchange"))
+
+
+def descriptor_chmod():
+    handle = os.open(at("file"), os.O_RDONLY)
+    try:
+        os.fchmod(handle, 0o640)
+    finally:
+        os.close(handle)
+
+
 WAYS = {
     "stat": lambda: os.stat(at("file")),
     "lstat": lambda: os.lstat(at("file")),
@@ -136,6 +180,9 @@ WAYS = {
     "statfs": lambda: os.statvfs(folder),
     "read": lambda: open(at("file")).close(),
     "read-path-only": lambda: open_path(at("file")),
+    "read-newer": open_newer,
+    "tree": open_tree,
+    "watch": watch,
     "list": lambda: os.listdir(folder),
     "readlink": lambda: os.readlink(at("link")),
     "read-attribute": lambda: os.listxattr(at("file")),
@@ -151,11 +198,14 @@ WAYS = {
     "make-link": lambda: os.symlink("file", at("new-link")),
     "make-socket": lambda: bind(at("new-socket")),
     "chmod": lambda: os.chmod(at("file"), 0o640),
+    "chmod-newer": chmod_newer,
+    "chmod-by-descriptor": descriptor_chmod,
     "chown": lambda: os.chown(at("file"), -1, os.getgid()),
     "times": lambda: os.utime(at("file")),
     "set-attribute": lambda: os.setxattr(at("file"), "user.deputy", b"x"),
     "rename": lambda: (os.rename(at("file"), at("file2")), os.rename(at("file2"), at("file"))),
     "rename-into": rename_into,
+    "exchange": exchange,
     "link-out": link_out,
     "link-in": link_in,
     "remove": lambda: os.unlink(at("to-remove")),

@@ -4,11 +4,12 @@
 
 use std::fs::{self, File};
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::sync::Once;
 
 use deputy_core::ids::JobId;
-use deputy_core::job::{EndCause, ExitRecord, JobEnd};
+use deputy_core::job::{EndCause, ExitRecord, JobEnd, Step};
 use deputy_core::limits::{JobBounds, ResourceLimits};
 use deputy_core::message::{JobCommand, JobState, LauncherReply, LauncherRequest, RunRequest, encode};
 use deputy_suite::acting::{identity, ids};
@@ -257,6 +258,46 @@ fn every_exit_code_is_told() {
     need_the_sandbox();
     for code in 0..=255_u8 {
         assert_eq!(end_of("ends", &format!("exit {code}")), JobEnd::Exited { code });
+    }
+}
+
+#[test]
+fn what_cannot_be_executed_is_told_with_its_errno() {
+    need_the_sandbox();
+    let folder = Path::new("/home/alice/programs");
+    fs::create_dir_all(folder.join("folder")).unwrap();
+    let program = |name: &str, bytes: &[u8], mode: u32| {
+        let path = folder.join(name);
+        fs::write(&path, bytes).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    };
+    program("not-executable", b"#!/bin/sh\n", 0o644);
+    program("roots-alone", b"#!/bin/sh\n", 0o700);
+    program("of-no-format", b"exit 0\n", 0o755);
+    program("half-an-elf", b"\x7fELF\x02\x01\x01", 0o755);
+    program("no-interpreter", b"#!/nonexistent/sh\n", 0o755);
+    let _busy = File::options().append(true).open(program("busy", b"#!/bin/sh\n", 0o755)).unwrap();
+    symlink("loop", folder.join("loop")).unwrap();
+    let too_long = "x".repeat(300);
+    for (name, errno, status) in [
+        ("absent", 2, 127),
+        ("not-executable/below", 2, 127),
+        ("no-interpreter", 2, 127),
+        ("of-no-format", 8, 126),
+        ("half-an-elf", 8, 126),
+        ("not-executable", 13, 126),
+        ("roots-alone", 13, 126),
+        ("folder", 13, 126),
+        ("busy", 26, 126),
+        (&too_long, 36, 126),
+        ("loop", 40, 126),
+    ] {
+        let mut request = ending("ends", "");
+        request.argv = vec![folder.join(name).into_os_string().into_encoded_bytes()];
+        let end = record(&Fake::daemon().run(&request)).end;
+        assert_eq!(end, JobEnd::LaunchFailed { step: Step::Exec, errno }, "{name}");
+        assert_eq!(end.shell_status(), status, "{name}");
     }
 }
 

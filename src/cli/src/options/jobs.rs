@@ -174,20 +174,51 @@ const SIGNALS: [&str; 31] = [
     "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
+/// Other names of the same signals.
+const ALIASES: [(&str, &str); 4] = [("IOT", "ABRT"), ("CLD", "CHLD"), ("POLL", "IO"), ("INFO", "PWR")];
+
+/// The first and the last real-time signal, as the C library counts: it keeps two of the kernel's for its threads.
+const RTMIN: i32 = 34;
+const RTMAX: i32 = 64;
+
 /// The number of a signal by its name, with or without SIG, or as a number.
 fn parse_signal(text: &str) -> Result<i32, &'static str> {
     let name = text.to_ascii_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, known)| known);
     let named = (1..).zip(SIGNALS).find(|(_, known)| *known == name).map(|(number, _)| number);
     named
-        .or_else(|| text.parse().ok().filter(|number| (1..=64).contains(number)))
-        .ok_or("a signal is a number from 1 to 64, or a name such as TERM, USR1 or STOP")
+        .or_else(|| real_time(name))
+        .or_else(|| text.parse().ok().filter(|number| (1..=RTMAX).contains(number)))
+        .ok_or("a signal is a number from 1 to 64, or a name such as TERM, USR1, STOP or RTMIN+1")
+}
+
+/// The number of `RTMIN`, `RTMIN+N`, `RTMAX` or `RTMAX-N`.
+fn real_time(name: &str) -> Option<i32> {
+    // Digits alone: a second sign is none.
+    let count = |rest: &str, sign| match rest.strip_prefix(sign) {
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse::<i32>().ok(),
+        Some(_) => None,
+        None => rest.is_empty().then_some(0),
+    };
+    let number = if let Some(rest) = name.strip_prefix("RTMIN") {
+        RTMIN.checked_add(count(rest, '+')?)?
+    } else {
+        RTMAX.checked_sub(count(name.strip_prefix("RTMAX")?, '-')?)?
+    };
+    (RTMIN..=RTMAX).contains(&number).then_some(number)
 }
 
 /// A signal as people know it.
 pub fn signal_name(number: i32) -> String {
     let known = usize::try_from(number - 1).ok().and_then(|at| SIGNALS.get(at));
-    known.map_or_else(|| format!("signal {number}"), |name| format!("SIG{name}"))
+    match (known, number) {
+        (Some(name), _) => format!("SIG{name}"),
+        (None, RTMIN) => "SIGRTMIN".to_owned(),
+        (None, RTMAX) => "SIGRTMAX".to_owned(),
+        (None, RTMIN..=RTMAX) => format!("SIGRTMIN+{}", number - RTMIN),
+        (None, _) => format!("signal {number}"),
+    }
 }
 
 fn parse_job(text: &str) -> Result<JobId, deputy_core::ids::TokenError> {
@@ -220,13 +251,57 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_has_a_name_or_a_number() {
-        for (text, number) in [("term", 15), ("SIGUSR1", 10), ("9", 9), ("64", 64), ("SYS", 31), ("hup", 1)] {
-            assert_eq!(parse_signal(text), Ok(number), "{text}");
-        }
-        assert_eq!((signal_name(17), signal_name(40)), ("SIGCHLD".into(), "signal 40".into()));
-        for text in ["0", "65", "-1", "", "SIG", "NOSUCH"] {
+    fn what_is_no_signal_is_refused() {
+        for text in [
+            "0",
+            "65",
+            "-1",
+            "",
+            "SIG",
+            "NOSUCH",
+            "SIGSIGTERM",
+            "TERM ",
+            "RTMIN+31",
+            "RTMAX-31",
+            "RTMIN-1",
+            "RTMAX+1",
+            "RTMIN+",
+            "RTMIN+-1",
+            "RTMIN++1",
+            "RTMIN1",
+            "RT",
+            "RTMIN+99999999999",
+        ] {
             assert!(parse_signal(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_signal_has_a_name_or_a_number() {
+        for (text, number) in [
+            ("term", 15),
+            ("SIGUSR1", 10),
+            ("9", 9),
+            ("64", 64),
+            ("SYS", 31),
+            ("hup", 1),
+            ("SIGCLD", 17),
+            ("poll", 29),
+            ("RTMIN", 34),
+            ("SIGRTMIN+3", 37),
+            ("rtmin+30", 64),
+            ("RTMAX", 64),
+            ("SIGRTMAX-1", 63),
+        ] {
+            assert_eq!(parse_signal(text), Ok(number), "{text}");
+        }
+        // Each is told by a name that is understood again, but for the two of the C library.
+        for number in (1..=64).filter(|number| ![32, 33].contains(number)) {
+            assert_eq!(parse_signal(&signal_name(number)), Ok(number));
+        }
+        assert_eq!(
+            (signal_name(17), signal_name(40), signal_name(33)),
+            ("SIGCHLD".into(), "SIGRTMIN+6".into(), "signal 33".into())
+        );
     }
 }

@@ -82,6 +82,8 @@ pub struct Options {
     pub check_rows: u64,
     /// How often refusals to strangers are recorded.
     pub strangers_every: Duration,
+    /// How long rows are gathered before the view's database gets them.
+    pub gather: Duration,
     /// What tells this boot of the machine from others.
     pub boot: String,
     /// Where the time comes from.
@@ -98,6 +100,7 @@ impl Default for Options {
             check_bytes: 256 << 20,
             check_rows: 1_000_000,
             strangers_every: Duration::from_secs(60),
+            gather: Duration::from_millis(100),
             boot,
             clock: Arc::new(SystemClock),
         }

@@ -70,6 +70,7 @@ pub(crate) fn prepare(directories: &Directories, options: Options) -> Result<Pre
         appender,
         place,
         strangers_every: options.strangers_every,
+        gather: options.gather,
         _ledger_lock: ledger_lock,
     };
     if let Some(cut) = &cut {

@@ -65,7 +65,8 @@ pub(crate) fn catch_up(folder: &Arc<Folder>, index: &SharedIndex, view: &View) -
         })?;
         count += 1;
         if count == BATCH || frame.head.number == tip.number {
-            view.apply(&std::mem::replace(&mut draft, Draft::new(view)).into_rows(), &frame.head.tip())?;
+            view.show(std::mem::replace(&mut draft, Draft::new(view)).into_rows(), frame.head.tip());
+            view.settle()?;
             count = 0;
         }
     }

@@ -86,7 +86,7 @@ fn a_row_that_is_no_record_fails_who_asks_stops_the_store_and_is_gone_at_the_nex
         let (store, _) = Store::open(&directories(&place)).unwrap();
         store.commit_blocking(create("alice"), Actor::daemon("test")).unwrap();
         let tip = store.inner.index.read().tip;
-        store.inner.view.apply(&Rows::from([(key, Some(b"{".to_vec()))]), &tip).unwrap();
+        store.inner.view.show(Rows::from([(key, Some(b"{".to_vec()))]), tip);
         let filter = AccountFilter { sort: AccountSort::LastLogin, ..AccountFilter::default() };
         let asked = [
             store.account(&demo(), &alice()).err(),

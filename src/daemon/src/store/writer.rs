@@ -32,6 +32,7 @@ pub(crate) struct Writer {
     pub appender: Appender,
     pub place: Place,
     pub strangers_every: Duration,
+    pub gather: Duration,
     pub _ledger_lock: super::folder::Lock,
 }
 
@@ -47,7 +48,8 @@ impl Writer {
     /// Works until it is told to close, or nobody is left to ask.
     pub fn run(mut self, requests: &Receiver<Request>) {
         loop {
-            let first = match self.inner.strangers.due_in(self.strangers_every) {
+            let due = [self.inner.strangers.due_in(self.strangers_every), self.view_due_in()];
+            let first = match due.into_iter().flatten().min() {
                 None => requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(wait) => requests.recv_timeout(wait),
             };
@@ -60,6 +62,7 @@ impl Writer {
                 }
             };
             self.commit(waiting, close.is_some());
+            self.settle_what_is_due();
             if let Some(answer) = close {
                 let result = self.close();
                 // The locks go first: who hears the answer may open the store again.
@@ -67,6 +70,23 @@ impl Writer {
                 let _ = answer.send(result);
                 return;
             }
+        }
+    }
+
+    /// How long until the view's database is to be given what has been gathered for it.
+    fn view_due_in(&self) -> Option<Duration> {
+        // Where nothing is written any more there is nothing to wait for either.
+        self.inner.view.due_in(self.gather).filter(|_| self.inner.stopped().is_none())
+    }
+
+    /// Gives the view's database what has been gathered for it. Nobody waits for that but who comes meanwhile.
+    fn settle_what_is_due(&self) {
+        if self.view_due_in() == Some(Duration::ZERO)
+            && let Err(error) = self.inner.view.settle()
+        {
+            // The changes are on disk, so they were acknowledged; but nothing can be checked against this view any
+            // more. The next start makes it anew.
+            self.inner.stop(error.to_string());
         }
     }
 
@@ -144,12 +164,7 @@ impl Writer {
             }
             return;
         }
-        let rows = group.draft.into_rows();
-        if let Err(error) = self.inner.view.apply(&rows, &self.appender.tip()) {
-            // The changes are on disk, so they are acknowledged; but nothing can be checked against this view any
-            // more. The next start makes it anew.
-            self.inner.stop(error.to_string());
-        }
+        self.inner.view.show(group.draft.into_rows(), self.appender.tip());
         for (answer, committed) in group.answers {
             if let Some(answer) = answer {
                 let _ = answer.send(Ok(committed));
@@ -181,7 +196,8 @@ impl Writer {
             bodies.push(bytes);
         }
         self.appender.append(change::VERSION, &bodies)?;
-        inner.view.apply(&draft.into_rows(), &self.appender.tip())
+        inner.view.show(draft.into_rows(), self.appender.tip());
+        inner.view.settle()
     }
 
     /// Leaves the marks of an orderly end.

@@ -31,7 +31,7 @@ use deputy_core::job::EndCause;
 use deputy_core::message::{JobState, LauncherReply, RunRequest};
 use deputy_core::project::MAX_UMASK;
 use deputy_core::settings::Settings;
-use deputy_sys::cgroup::JobCgroup;
+use deputy_sys::cgroup::JobCgroups;
 use deputy_sys::launch::Launch;
 use deputy_sys::{Credentials, launch, process};
 use deputy_wire::Peer;
@@ -51,7 +51,7 @@ use crate::{consents, pool};
 pub use self::decide::Purpose;
 pub use self::ending::end_all;
 pub use self::explain::explain;
-pub use self::folder::{abandon, captured, is_over, jobs_after, remove};
+pub use self::folder::{abandon, captured, jobs_after};
 pub use self::gpus::count_gpus;
 
 /// The whole life of a shepherd.
@@ -245,15 +245,15 @@ pub fn attach(settings: &Settings, job: &JobId, connection: &OwnedFd) {
     if let Some(answer) = folder::outcome(job) {
         return reply(connection, &answer);
     }
-    end_what_is_left(settings, job);
+    end_what_is_left(&JobCgroups::look_up(&settings.executor.local.cgroup), job);
     tracing::error!(event = "job_lost", job = %job);
     reply(connection, &LauncherReply::Job(JobState::Lost));
 }
 
 /// Ends what is left of a job whose shepherd has gone: nothing of a job may run on without one. Without a cgroup nobody
 /// knows what belonged to it; its first process has ended with its shepherd.
-pub fn end_what_is_left(settings: &Settings, job: &JobId) {
-    let Some(cgroup) = JobCgroup::find(&settings.executor.local.cgroup, job) else { return };
+fn end_what_is_left(cgroups: &JobCgroups, job: &JobId) {
+    let Some(cgroup) = cgroups.find(job) else { return };
     match cgroup.end() {
         // Somebody else has just done it.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -265,9 +265,20 @@ pub fn end_what_is_left(settings: &Settings, job: &JobId) {
 /// Ends what is left of all jobs whose shepherds have gone. A shepherd listens before it makes the cgroup, and until it
 /// has removed it. Jobs of another Deputy, which shares the hierarchy, have no folder here.
 pub fn end_all_that_is_left(settings: &Settings) {
-    for job in JobCgroup::jobs(&settings.executor.local.cgroup) {
+    let cgroups = JobCgroups::look_up(&settings.executor.local.cgroup);
+    for job in cgroups.jobs() {
         if folder::exists(&job) && !watch::has_shepherd(&job) {
-            end_what_is_left(settings, &job);
+            end_what_is_left(&cgroups, &job);
         }
     }
+}
+
+/// Removes what is left of those jobs that are over.
+pub fn forget(settings: &Settings, jobs: &[JobId]) -> Result<(), Denial> {
+    let cgroups = JobCgroups::look_up(&settings.executor.local.cgroup);
+    for job in jobs.iter().filter(|job| folder::is_over(job)) {
+        end_what_is_left(&cgroups, job);
+        folder::remove(job)?;
+    }
+    Ok(())
 }

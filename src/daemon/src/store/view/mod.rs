@@ -4,10 +4,12 @@ mod blocks;
 pub(crate) mod keys;
 mod mark;
 mod open;
+mod recent;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -15,6 +17,8 @@ use serde::de::DeserializeOwned;
 use super::error::StoreError;
 use super::folder::Folder;
 use super::ledger::Tip;
+use recent::Recent;
+
 pub(crate) use mark::Mark;
 pub(crate) use open::{Place, Usable};
 
@@ -28,7 +32,9 @@ pub(crate) type Row = (Vec<u8>, Vec<u8>);
 #[derive(Debug)]
 pub(crate) struct View {
     db: RwLock<Option<sled::Db>>,
+    /// What the database says about itself. Who writes holds it all the time.
     mark: Mutex<Mark>,
+    recent: RwLock<Recent>,
     folder: Arc<Folder>,
     failure: Mutex<Option<String>>,
 }
@@ -36,10 +42,10 @@ pub(crate) struct View {
 impl View {
     fn new(db: sled::Db, mark: Mark, folder: Arc<Folder>) -> Self {
         let (db, mark, failure) = (RwLock::new(Some(db)), Mutex::new(mark), Mutex::new(None));
-        Self { db, mark, folder, failure }
+        Self { db, mark, recent: RwLock::default(), folder, failure }
     }
 
-    /// What the view says about itself.
+    /// What the database says about itself.
     pub fn mark(&self) -> Mark {
         *self.mark.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -80,7 +86,12 @@ impl View {
 
     /// A row.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.with(|db| blocks::get(db, key))
+        // Held until the database was asked: a row that goes from here to there is seen once at least.
+        let recent = self.recent();
+        match recent.get(key) {
+            Some(known) => self.failure().map_or(Ok(known), |why| Err(StoreError::View(why))),
+            None => self.with(|db| blocks::get(db, key)),
+        }
     }
 
     /// A row, decoded.
@@ -104,20 +115,39 @@ impl View {
         count: usize,
     ) -> Result<Vec<Row>, StoreError> {
         let walk = if backwards { blocks::backwards } else { blocks::forwards };
-        self.with(|db| walk(db, low, high, count))
+        self.recent().over(low, high, backwards, count, |count| self.with(|db| walk(db, low, high, count)))
     }
 
-    /// Writes the rows of a group together with the mark.
-    pub fn apply(&self, rows: &Rows, tip: &Tip) -> Result<(), StoreError> {
+    fn recent(&self) -> RwLockReadGuard<'_, Recent> {
+        self.recent.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows the rows of a group, which ends with this record. The database gets them with [`View::settle`].
+    pub fn show(&self, rows: Rows, tip: Tip) {
+        let _writing = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
+        self.recent.write().unwrap_or_else(PoisonError::into_inner).add(rows, tip);
+    }
+
+    /// How long until [`View::settle`] is due, if there is anything to settle.
+    pub fn due_in(&self, gather: Duration) -> Option<Duration> {
+        self.recent().due_in(gather)
+    }
+
+    /// Writes what is shown into the database, together with the mark.
+    pub fn settle(&self) -> Result<(), StoreError> {
         let mut held = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut mark = *held;
-        let mut batch = sled::Batch::default();
-        self.with(|db| blocks::change(db, rows, &mut mark, &mut batch))?;
-        mark.number = tip.number;
-        mark.hash = tip.hash;
-        batch.insert(keys::MARK, mark.encode());
-        self.with(|db| db.apply_batch(batch).map_err(blocks::text))?;
-        *held = mark;
+        // Readers go on: as long as a row is in both places it is the same in both.
+        if let Some((rows, tip)) = self.recent().all() {
+            let mut mark = *held;
+            let mut batch = sled::Batch::default();
+            self.with(|db| blocks::change(db, rows, &mut mark, &mut batch))?;
+            mark.number = tip.number;
+            mark.hash = tip.hash;
+            batch.insert(keys::MARK, mark.encode());
+            self.with(|db| db.apply_batch(batch).map_err(blocks::text))?;
+            *held = mark;
+        }
+        *self.recent.write().unwrap_or_else(PoisonError::into_inner) = Recent::default();
         Ok(())
     }
 
@@ -129,8 +159,9 @@ impl View {
         if seen == mark { Ok(()) } else { Err("its rows are not those that its mark counts".to_owned()) }
     }
 
-    /// Flushes and lets go of the database.
+    /// Settles and flushes, and lets go of the database.
     pub fn shut(&self) -> Result<(), StoreError> {
+        self.settle()?;
         let db = self.db.write().unwrap_or_else(PoisonError::into_inner).take();
         let Some(db) = db else { return Ok(()) };
         guarded(move || db.flush().map(drop).map_err(blocks::text)).map_err(StoreError::View)
