@@ -38,8 +38,12 @@ cargo_tests() {
         cargo test --locked --no-fail-fast --workspace
 }
 
+# From PyPI, beside the build; what could not be fetched is said again by the test that is skipped.
+tests/suite/jupyterhub.sh &
+hub=$!
 stage 'build' cargo build --locked --workspace --all-targets
 stage 'lints and house rules' tests/lint.sh
+wait "$hub"
 stage 'unit tests, the sandbox itself, and the whole inside the sandbox' cargo_tests
 stage 'the demo' demo/run.sh
 # The packages are what a machine gets: built once, looked at, then installed on whole machines.
