@@ -38,8 +38,12 @@ cargo_tests() {
         cargo test --locked --no-fail-fast --workspace
 }
 
+# From PyPI, beside the build; what could not be fetched is said again by the test that is skipped.
+tests/suite/jupyterhub.sh &
+hub=$!
 stage 'build' cargo build --locked --workspace --all-targets
 stage 'lints and house rules' tests/lint.sh
+wait "$hub"
 # The tests wait more than they compute, so what the last stages need is made beside them. Whatever is missing then is
 # made there.
 {

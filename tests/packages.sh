@@ -29,6 +29,7 @@ polkitd             the real polkit
 pkexec              pkaction, pkcheck, and deputyctl through pkexec
 libglib2.0-bin      gdbus, a foreign client of the API
 systemd             busctl, a foreign client; systemd-analyze verifies the units. It need not run
+python3-pip         fetches JupyterHub, a real program that logs in through the PAM module
 python3-dbus        a Python client of the API, and clients that break rules
 python3-gi          its main loop
 acl                 setfacl and getfacl, for the laboratories of the demo

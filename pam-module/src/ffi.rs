@@ -60,7 +60,9 @@ pub const ITEM_AUTHTOK: c_int = 6;
 pub const ITEM_OLDAUTHTOK: c_int = 7;
 
 pub const PROMPT_ECHO_OFF: c_int = 1;
+pub const PROMPT_ECHO_ON: c_int = 2;
 pub const ERROR_MSG: c_int = 3;
+pub const TEXT_INFO: c_int = 4;
 
 pub const FLAG_SILENT: c_int = 0x8000;
 pub const FLAG_CHANGE_EXPIRED: c_int = 0x20;

@@ -117,6 +117,16 @@ impl Pam for Call {
         self.converse(ffi::PROMPT_ECHO_OFF, question).ok_or(Refusal::Conversation)
     }
 
+    fn ask_shown(&mut self, question: &str) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+        self.converse(ffi::PROMPT_ECHO_ON, question).ok_or(Refusal::Conversation)
+    }
+
+    fn inform(&mut self, text: &str) {
+        if !self.silent {
+            self.converse(ffi::TEXT_INFO, text);
+        }
+    }
+
     fn complain(&mut self, text: &str) {
         if !self.silent {
             self.converse(ffi::ERROR_MSG, text);

@@ -16,13 +16,16 @@ for tool in mmdebstrap systemd-nspawn dpkg-buildpackage; do
 done
 base=$(build_root) || skip 'the booted container: no Debian root could be made (is a mirror within reach?)'
 work=$(mktemp -d /var/tmp/deputy-container.XXXXXX)
-trap 'umount -l "$work/root" 2>/dev/null || true; rm -rf "$work"' EXIT
+trap 'umount -l "$work/root" "$work/apart/root" 2>/dev/null || true; rm -rf "$work"' EXIT
 mount_machine "$work" || skip 'the booted container: overlayfs cannot be mounted here'
 
 # Its own network, without a way out. Version 2 of cgroups, whatever this machine itself uses. pidfd_getfd, with which
 # deputyctl reads answers, is one of the calls that nspawn forbids by default.
-nspawn() {
-    SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 systemd-nspawn --quiet --directory="$work/root" --register=no --keep-unit \
+nspawn() { nspawn_in "$work/root" "$@"; }
+nspawn_in() {
+    root=$1
+    shift
+    SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 systemd-nspawn --quiet --directory="$root" --register=no --keep-unit \
         --private-network --resolv-conf=off --timezone=off \
         --system-call-filter=pidfd_getfd "$@"
 }
@@ -31,7 +34,7 @@ nspawn true >"$work/log" 2>&1 </dev/null ||
 
 need_debs
 copy_tests "$work/root"
-newer_deb "$(find_debs)" "$work/root/machine-test/newer"
+newer_debs "$work/root/machine-test/newer"
 probe=$(suite_program probe) && {
     mkdir -p "$work/root/machine-test/bin"
     cp "$probe" "$work/root/machine-test/bin/probe"
@@ -58,9 +61,21 @@ if [ "${1-}" = shell ]; then
     exit
 fi
 
+# Beside the first boot, in a root of its own: packages where nothing runs.
+mkdir "$work/apart"
+mount_machine "$work/apart"
+cp -r "$work/root/machine-test" "$work/apart/root/"
+nspawn_in "$work/apart/root" --machine=apart sh -c 'exec /machine-test/chroot >/machine-test/output 2>&1' \
+    </dev/null >"$work/apart/console" 2>&1 &
+apart=$!
+
 failed=0
 boot container-1
 boot container-names
 boot container-2
+wait "$apart" || true
+mv "$work/apart/root/machine-test/output" "$work/root/machine-test/output" 2>/dev/null || true
+cp "$work/apart/console" "$work/console"
+show_results chroot
 keep_journal container
 exit "$failed"

@@ -67,7 +67,7 @@ mount_machine() {
 
 # The packages, built if something that goes into them is newer.
 need_debs() {
-    if ! find_debs >/dev/null || [ -n "$(find src nss-module pam dbus polkit systemd man docs debian Cargo.toml Cargo.lock -newer "$debs/built" -type f ! -path 'debian/deputy/*' ! -path 'debian/libnss-deputy/*' ! -path 'debian/.debhelper/*' -print -quit 2>/dev/null)" ]; then
+    if ! find_debs >/dev/null || [ -n "$(find src nss-module pam-module pam dbus polkit systemd man docs debian Cargo.toml Cargo.lock -newer "$debs/built" -type f ! -path 'debian/deputy/*' ! -path 'debian/lib*-deputy/*' ! -path 'debian/.debhelper/*' -print -quit 2>/dev/null)" ]; then
         make --no-print-directory deb >"$work/deb.log" 2>&1 || {
             tail -n 30 "$work/deb.log"
             fail packages_are_built 'make deb failed'
@@ -76,13 +76,15 @@ need_debs() {
 }
 find_debs() { ls "$debs"/deputy_*.deb; }
 
-# newer_deb FILE DIRECTORY: the same package with a higher version, as an upgrade.
-newer_deb() {
-    mkdir -p "$2"
-    dpkg-deb -R "$1" "$2/tree"
-    sed -i 's/^Version: .*/&+newer1/' "$2/tree/DEBIAN/control"
-    dpkg-deb --root-owner-group -b "$2/tree" "$2" >/dev/null
-    rm -rf "$2/tree"
+# newer_debs DIRECTORY: the same packages with a higher version, as an upgrade.
+newer_debs() {
+    mkdir -p "$1"
+    for deb in "$debs"/*.deb; do
+        dpkg-deb -R "$deb" "$1/tree"
+        sed -i 's/^Version: .*/&+newer1/' "$1/tree/DEBIAN/control"
+        dpkg-deb --root-owner-group -b "$1/tree" "$1" >/dev/null
+        rm -rf "$1/tree"
+    done
 }
 
 # copy_tests ROOT: what runs inside.

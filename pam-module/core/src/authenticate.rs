@@ -7,6 +7,7 @@ use deputy_core::application::PamUse;
 use deputy_core::message::query::{MAX_SECRET, QueryReply, Question};
 use zeroize::Zeroizing;
 
+use crate::converse::converse;
 use crate::options::{FirstPass, Options};
 use crate::pam::{Pam, Refusal, SecretItem, World};
 use crate::start::Start;
@@ -22,6 +23,9 @@ const STEP: Duration = Duration::from_millis(500);
 pub fn authenticate<P: Pam, W: World>(pam: &mut P, world: &W, options: &Options) -> Result<(), Refusal> {
     let mut start = Start::new(pam, world, options)?;
     start.forget_somebody_else()?;
+    if start.by_conversation {
+        return converse(&mut start);
+    }
     let first = start.pam.secret(SecretItem::Password);
     match (options.first_pass, first) {
         (FirstPass::Use, None) => return Err(Refusal::NoFirstPass),

@@ -8,6 +8,8 @@
 mod account;
 mod authenticate;
 mod client;
+mod converse;
+mod launcher;
 mod machine;
 mod options;
 mod pam;
@@ -19,8 +21,9 @@ mod tests;
 
 pub use account::account;
 pub use authenticate::authenticate;
+pub use converse::Ended;
 pub use machine::Machine;
 pub use options::{OptionError, Options};
-pub use pam::{Known, Level, Pam, Refusal, SecretItem, World};
+pub use pam::{Known, Level, Pam, Refusal, SecretItem, Turn, World};
 pub use password::{Phase, change_password};
 pub use session::{close_session, open_session};

@@ -10,15 +10,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use deputy_core::application::{Application, Mode, Service};
 use deputy_core::consent::Consent;
 use deputy_core::job::OsIdentity;
+use deputy_core::message::ConverseRequest;
 use deputy_core::message::query::{Query, QueryReply};
 use deputy_core::policy::{self, Group, PasswdEntry};
 use deputy_core::{AccountName, ApplicationName, Code, Denial, OsUserName};
 use deputy_etc::root_owned::read_text;
 use deputy_etc::{Directory, ETC_DEPUTY};
 use nix::unistd::{self, Gid, Uid, User};
+use zeroize::Zeroizing;
 
-use crate::client;
-use crate::pam::World;
+use crate::converse::Ended;
+use crate::pam::{Refusal, Turn, World};
+use crate::{client, launcher};
 
 /// Where the launcher's children keep consents.
 const CONSENT: &str = "/var/lib/deputy/consent";
@@ -33,6 +36,14 @@ pub struct Machine;
 impl World for Machine {
     fn ask(&self, query: &Query<'_>) -> Result<QueryReply, String> {
         client::ask(query)
+    }
+
+    fn converse(
+        &self,
+        request: &ConverseRequest,
+        turn: &mut dyn FnMut(Turn) -> Result<Option<Zeroizing<Vec<u8>>>, Refusal>,
+    ) -> Result<OsIdentity, Ended> {
+        launcher::converse(request, turn)
     }
 
     fn application(&self, name: &ApplicationName) -> Result<Application, Denial> {

@@ -125,4 +125,27 @@ mod tests {
         assert_eq!(parse("application=demo try_first_pass").unwrap().first_pass, FirstPass::Try);
         assert_eq!(parse("application=demo").unwrap().first_pass, FirstPass::Ask);
     }
+
+    /// The manual page has a paragraph for each option, and each is one.
+    #[test]
+    fn the_manual_page_has_every_option_and_no_other() {
+        let page = include_str!("../../../man/pam_deputy.8");
+        let (_, section) = page.split_once(".SH OPTIONS\n").unwrap();
+        let (section, _) = section.split_once("\n.SH ").unwrap();
+        let lines: Vec<&str> = section.lines().collect();
+        let told = lines.windows(2).filter(|two| two[0] == ".TP").filter_map(|two| two[1].split(' ').nth(1));
+        let mut told: Vec<&str> = told.collect();
+        told.sort_unstable();
+        // One for each field; of `first_pass` two.
+        let Options { application: _, map_user: _, first_pass: _, roles: _, debug: _ } =
+            parse("application=demo").unwrap();
+        assert_eq!(
+            told,
+            ["application=", "debug", "map_user", "require_role=", "try_first_pass", "use_first_pass"]
+        );
+        for word in told.into_iter().filter(|word| *word != "application=") {
+            let word = if word.ends_with('=') { format!("{word}user") } else { word.to_owned() };
+            assert!(parse(&format!("application=demo {word}")).is_ok(), "{word}");
+        }
+    }
 }

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use deputy_core::application::Application;
 use deputy_core::job::OsIdentity;
+use deputy_core::message::ConverseRequest;
 use deputy_core::message::query::{Query, QueryReply};
 use deputy_core::{AccountName, ApplicationName, Denial};
 use zeroize::Zeroizing;
+
+use crate::converse::Ended;
 
 /// Why a call does not succeed; the shim has the number of PAM's for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +70,19 @@ pub struct Known {
     pub ticket: Zeroizing<String>,
 }
 
+/// What a conversation brings for the person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Turn {
+    /// A question whose answer is not shown.
+    Hidden(String),
+    /// A question whose answer may be shown.
+    Shown(String),
+    /// Something to know.
+    Told(String),
+    /// What is wrong.
+    Complaint(String),
+}
+
 /// The handle, and the person behind it.
 pub trait Pam {
     /// The service's name.
@@ -83,6 +99,10 @@ pub trait Pam {
     fn keep_secret(&mut self, item: SecretItem, secret: &[u8]) -> Result<(), Refusal>;
     /// Asks for something that is not shown.
     fn ask(&mut self, question: &str) -> Result<Zeroizing<Vec<u8>>, Refusal>;
+    /// Asks for something that may be shown.
+    fn ask_shown(&mut self, question: &str) -> Result<Zeroizing<Vec<u8>>, Refusal>;
+    /// Says something. That it cannot be said changes nothing.
+    fn inform(&mut self, text: &str);
     /// Says what is wrong. That it cannot be said changes nothing.
     fn complain(&mut self, text: &str);
     /// What an earlier call left for this application.
@@ -101,6 +121,13 @@ pub trait Pam {
 pub trait World {
     /// Asks the daemon. Why there is no answer is for the log.
     fn ask(&self, query: &Query<'_>) -> Result<QueryReply, String>;
+    /// Has a child of the launcher's hold a conversation with the person, who is asked by `turn`; only root can. Whose
+    /// it was, if it ended well.
+    fn converse(
+        &self,
+        request: &ConverseRequest,
+        turn: &mut dyn FnMut(Turn) -> Result<Option<Zeroizing<Vec<u8>>>, Refusal>,
+    ) -> Result<OsIdentity, Ended>;
     /// The application's file.
     fn application(&self, name: &ApplicationName) -> Result<Application, Denial>;
     /// Whether root's records and the name service let this account in as this OS account.

@@ -2,7 +2,7 @@
 
 use deputy_core::AccountName;
 use deputy_core::account::Status;
-use deputy_core::application::PamUse;
+use deputy_core::application::{AuthenticationMethod, PamUse};
 use deputy_core::message::query::{Query, QueryReply, Question, Standing};
 use deputy_core::{Code, Denial};
 
@@ -25,6 +25,9 @@ pub struct Start<'a, P: Pam, W: World> {
     pub options: &'a Options,
     /// For what the application's file lists the service.
     pub usage: PamUse,
+    /// It is for a login, and the application's accounts have no passwords of their own: the operating system
+    /// authenticates them.
+    pub by_conversation: bool,
     /// The account.
     pub account: AccountName,
     /// The name cannot be an account's, or `PAM_USER` is not who an earlier call on this handle let in.
@@ -57,12 +60,28 @@ impl<'a, P: Pam, W: World> Start<'a, P, W> {
             pam.log(Level::Error, "map_user: this service is listed as one without OS accounts");
             return Err(Refusal::Service);
         }
+        let methods = &application.authentication;
+        let by_conversation = usage == PamUse::Login
+            && methods.contains(&AuthenticationMethod::Os)
+            && !methods.contains(&AuthenticationMethod::Password);
         let bytes = pam.user()?;
         let known = pam.known(name);
         let user = String::from_utf8(bytes).unwrap_or_default();
         let (account, is_impossible) = identify(&user, known.as_ref())?;
         let origin = pam.origin().filter(|origin| origin.len() <= MAX_TEXT).unwrap_or_default();
-        Ok(Self { pam, world, options, usage, account, is_impossible, user, known, service, origin })
+        Ok(Self {
+            pam,
+            world,
+            options,
+            usage,
+            by_conversation,
+            account,
+            is_impossible,
+            user,
+            known,
+            service,
+            origin,
+        })
     }
 
     /// A program may authenticate one person after the other on one handle: what is known of another is nothing.

@@ -1,5 +1,7 @@
 //! Scripted persons, programs and daemons.
 
+mod converse;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -7,13 +9,14 @@ use std::time::Duration;
 use deputy_core::account::Status;
 use deputy_core::application::Application;
 use deputy_core::job::OsIdentity;
+use deputy_core::message::ConverseRequest;
 use deputy_core::message::query::{MAX_SECRET, Query, QueryReply, Question, Standing};
 use deputy_core::{AccountName, ApplicationName, Code, Denial, OsGid, OsUid};
 use zeroize::Zeroizing;
 
 use crate::{
-    Known, Level, Options, Pam, Phase, Refusal, SecretItem, World, account, authenticate, change_password,
-    close_session, open_session,
+    Ended, Known, Level, Options, Pam, Phase, Refusal, SecretItem, Turn, World, account, authenticate,
+    change_password, close_session, open_session,
 };
 
 const GOOD: &[u8] = b"violet harbour seven kites";
@@ -23,6 +26,7 @@ struct Person {
     user: Vec<u8>,
     answers: VecDeque<Vec<u8>>,
     asked: Vec<String>,
+    told: Vec<String>,
     complaints: Vec<String>,
     secrets: BTreeMap<&'static str, Vec<u8>>,
     known: Option<Known>,
@@ -37,6 +41,7 @@ impl Person {
             user: user.as_bytes().to_vec(),
             answers: answers.iter().map(|answer| answer.to_vec()).collect(),
             asked: Vec::new(),
+            told: Vec::new(),
             complaints: Vec::new(),
             secrets: BTreeMap::new(),
             known: None,
@@ -78,6 +83,12 @@ impl Pam for Person {
         self.asked.push(question.to_owned());
         self.answers.pop_front().map(Zeroizing::new).ok_or(Refusal::Conversation)
     }
+    fn ask_shown(&mut self, question: &str) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+        self.ask(&format!("{question}(shown) "))
+    }
+    fn inform(&mut self, text: &str) {
+        self.told.push(text.to_owned());
+    }
     fn complain(&mut self, text: &str) {
         self.complaints.push(text.to_owned());
     }
@@ -113,6 +124,11 @@ enum Daemon {
 
 struct Machine {
     daemon: Daemon,
+    /// How the application authenticates its accounts.
+    methods: &'static str,
+    launcher: converse::Launcher,
+    /// Conversations that were begun.
+    conversations: RefCell<Vec<ConverseRequest>>,
     /// Status, role, must change, and the OS account of the only account, `ann`.
     status: Status,
     must_change: Cell<bool>,
@@ -132,6 +148,9 @@ impl Machine {
     fn new() -> Self {
         Self {
             daemon: Daemon::Honest,
+            methods: "[\"password\"]",
+            launcher: converse::Launcher::Honest,
+            conversations: RefCell::default(),
             status: Status::Active,
             must_change: Cell::new(false),
             link: Some("ann"),
@@ -226,13 +245,25 @@ impl World for Machine {
         })
     }
 
+    fn converse(
+        &self,
+        request: &ConverseRequest,
+        turn: &mut dyn FnMut(Turn) -> Result<Option<Zeroizing<Vec<u8>>>, Refusal>,
+    ) -> Result<OsIdentity, Ended> {
+        self.conversations.borrow_mut().push(request.clone());
+        self.launcher.converse(request, turn)
+    }
+
     fn application(&self, name: &ApplicationName) -> Result<Application, Denial> {
         if name.as_str() != "demo" {
             return Err(Denial::not_found());
         }
-        let text = "service_user = \"portal\"\nauthentication = [\"password\"]\n\
-                    [pam]\nlogins = [\"shell\"]\naccounts_only = [\"web\"]";
-        Application::parse(text).map_err(|error| Denial::internal(error.to_string()))
+        let text = format!(
+            "service_user = \"portal\"\nauthentication = {}\n\
+             [pam]\nlogins = [\"shell\"]\naccounts_only = [\"web\"]",
+            self.methods
+        );
+        Application::parse(&text).map_err(|error| Denial::internal(error.to_string()))
     }
 
     fn may_log_in(

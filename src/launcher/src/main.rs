@@ -40,18 +40,19 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let name = arguments.next();
+    let arguments: Vec<_> = arguments.collect();
     // What a person who starts it by hand wants to know, before anything needs root.
-    match arguments.next().as_ref().and_then(|argument| argument.to_str()) {
-        None => {}
-        Some("--version") => {
+    match arguments.iter().map(|argument| argument.to_str()).collect::<Vec<_>>()[..] {
+        [] => {}
+        [Some("--version")] => {
             println!("deputy-launcher {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
         }
-        Some("--help") => {
+        [Some("--help")] => {
             println!("{HELP}");
             return ExitCode::SUCCESS;
         }
-        Some(_) => {
+        _ => {
             eprintln!("deputy-launcher takes no arguments; see deputy-launcher --help");
             return ExitCode::from(2);
         }

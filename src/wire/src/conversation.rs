@@ -85,8 +85,14 @@ impl Client {
     pub fn new(expected: Expected) -> Result<(Self, OwnedFd), WireError> {
         let (ours, theirs) = pair()?;
         sockopt::set_socket_passcred(&ours, true)?;
-        sockopt::set_socket_timeout(&ours, sockopt::Timeout::Recv, Some(Duration::from_secs(130)))?;
-        Ok((Self { socket: ours, expected, nonce: None }, theirs))
+        let client = Self { socket: ours, expected, nonce: None };
+        client.wait_at_most(Duration::from_secs(130))?;
+        Ok((client, theirs))
+    }
+
+    /// How long each frame may take from now on.
+    pub fn wait_at_most(&self, time: Duration) -> Result<(), WireError> {
+        Ok(sockopt::set_socket_timeout(&self.socket, sockopt::Timeout::Recv, Some(time))?)
     }
 
     /// Waits for the hello and checks that it comes from root and says what was asked for. What it returns is to be

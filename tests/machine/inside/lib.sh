@@ -38,6 +38,8 @@ eventually() {
     return 1
 }
 
+# The shell does not end at a "! command" that fails.
+not() { ! "$@"; }
 equal() { [ "$1" = "$2" ] || { printf 'expected: %s\ngot:      %s\n' "$1" "$2"; return 1; }; }
 is_over() { [ "$(field "$1" state)" = done ]; }
 refused() {

@@ -21,7 +21,7 @@ a_map_is_known_to_the_name_service() {
 installing_the_module_names_it_in_nsswitch_conf() {
     grep -E '^passwd:.* files .*deputy$|^passwd: *files deputy$' /etc/nsswitch.conf
     grep -E '^group:.* files .*deputy$|^group: *files deputy$' /etc/nsswitch.conf
-    ! grep -E '^(shadow|gshadow|hosts):.*deputy' /etc/nsswitch.conf
+    not grep -E '^(shadow|gshadow|hosts):.*deputy' /etc/nsswitch.conf
 }
 
 # For the next boot.
@@ -47,7 +47,7 @@ the_machine_boots_and_people_log_in() {
 
 a_damaged_map_hinders_nobody() {
     head -c 5000 /dev/urandom >/var/lib/deputy/nss/map
-    ! id pool1
+    not id pool1
     alice_logs_in
     : >/var/lib/deputy/nss/map
     alice_logs_in
@@ -59,7 +59,7 @@ a_damaged_map_hinders_nobody() {
 
 removing_the_module_takes_its_name_away() {
     DEBIAN_FRONTEND=noninteractive apt-get purge -y libnss-deputy
-    ! grep deputy /etc/nsswitch.conf
+    not grep deputy /etc/nsswitch.conf
     alice_logs_in
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends /machine-test/debs/libnss-deputy_*.deb
     installing_the_module_names_it_in_nsswitch_conf

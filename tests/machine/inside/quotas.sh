@@ -79,7 +79,7 @@ a_check_of_a_link_has_the_numbers_of() {
     as alice dd if=/dev/zero "of=/mnt/$1/alice/some" bs=1000 count=7777 conv=fsync
     # Within: nothing is said.
     deputyctl --json link check demo alice alice >check || true
-    ! grep "quota-.*/mnt/$1" check
+    not grep "quota-.*/mnt/$1" check
     limit "$1" 5 30
     # What passes the soft limit is what begins its time.
     as alice dd if=/dev/zero "of=/mnt/$1/alice/some" bs=1000 count=8888 conv=fsync

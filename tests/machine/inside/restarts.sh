@@ -53,6 +53,14 @@ restarts_lose_no_job() {
     systemctl restart deputy-launcher.service deputyd.service
     equal "$(id -u alice)" "$(job id -u)"
     all_run_on
+    systemctl daemon-reexec
+    # Their launcher goes with them, and comes with the next request.
+    systemctl restart deputy-launcher.socket deputy-owner.socket
+    equal "$(id -u alice)" "$(job id -u)"
+    as alice deputyctl consent list
+    systemctl restart deputy-check-links.timer deputy-metrics.timer
+    systemctl stop deputy-check-links.timer deputy-metrics.timer
+    all_run_on
     let_them_end
 }
 

@@ -13,6 +13,7 @@ pub mod line;
 pub mod machine;
 pub mod memory;
 pub mod nss;
+pub mod pam;
 pub mod people;
 pub mod pool;
 pub mod requests;

@@ -17,6 +17,9 @@ pub const CONSENT: &str = "/var/lib/deputy/consent";
 /// Where the launcher's output goes.
 pub const LAUNCHER_LOG: &str = "/var/log/deputy-sandbox/deputy-launcher.log";
 
+/// While this file is there, the sandbox does not start `deputyd` again.
+const HOLD: &str = "/run/deputy-sandbox/deputyd.hold";
+
 /// The launcher's process.
 pub fn launcher_pid() -> i32 {
     service_pid("deputy-launcher")
@@ -78,6 +81,28 @@ pub fn wait_for_no_children() {
 /// Sends a signal by `kill`, which has to work.
 pub fn signal(pid: i32, signal: &str) {
     run("kill", &[&format!("-{signal}"), &pid.to_string()]);
+}
+
+/// While it is there, `deputyd` is not started.
+#[derive(Debug)]
+#[must_use]
+pub struct Away(());
+
+/// Ends `deputyd` and keeps it from being started again.
+pub fn deputyd_stays_away() -> Away {
+    fs::write(HOLD, "").expect("the hold");
+    let pid = service_pid("deputyd");
+    signal(pid, "KILL");
+    wait_until("deputyd is gone", || !PathBuf::from(format!("/proc/{pid}")).exists());
+    Away(())
+}
+
+impl Away {
+    /// Lets it come back, and waits until it answers.
+    pub fn back(self) {
+        fs::remove_file(HOLD).expect("the hold");
+        wait_until("deputyd is there again", || crate::deputyctl("root", &["status"]).status == 0);
+    }
 }
 
 /// Runs a program as root; it has to succeed.

@@ -10,21 +10,22 @@ use std::thread::JoinHandle;
 
 use deputy_core::account::Status;
 use deputy_core::message::query::{
-    QUERY_SOCKET, QueryReply, Question, Standing, decode_query, encode_query, encode_reply,
+    QUERY_SOCKET, QueryReply, Question, SOON, Standing, decode_query, encode_query, encode_reply,
 };
 use deputy_suite::acting::{acting_as, identity, ids};
 use deputy_suite::machine::{
-    self, add_person, add_service_user, consent_path, install_application, service_pid, signal, wait_until,
+    self, Away, add_person, add_service_user, consent_path, deputyd_stays_away, install_application,
+    service_pid, wait_until,
 };
 use deputy_suite::memory::memory_contains;
+use deputy_suite::pam::{MODULE, install_module, service};
 use deputy_suite::people::{answering, command_as, ok};
-use deputy_suite::{Output, deputyctl, need_the_sandbox};
+use deputy_suite::{Output, deputyctl, need_the_sandbox, pam};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept, bind, connect,
     listen, recv, send, socket_with,
 };
 
-const MODULE: &str = "/srv/pam/pam_deputy.so";
 const GOOD: &str = "violet harbour seven kites";
 const BETTER: &str = "oblique tundra marzipan bell";
 const WRONG: &str = "saddle comet biscuit rowing";
@@ -43,23 +44,13 @@ fn alone() -> MutexGuard<'static, ()> {
     turn
 }
 
-/// A PAM service of these lines of each of the four sorts.
-fn service(name: &str, options: &str) {
-    let line = |sort: &str| format!("{sort} required {MODULE} {options}\n");
-    let text = ["auth", "account", "password", "session"].map(line).concat();
-    fs::write(format!("/etc/pam.d/{name}"), text).expect("a service");
-}
-
 /// The module, an application with its services, and people. `shell` and `mapped` are for OS accounts, `web` is not,
 /// `other` is not listed.
 fn install() {
     static DONE: Once = Once::new();
     need_the_sandbox();
     DONE.call_once(|| {
-        let test = std::env::current_exe().expect("this program's path");
-        let built = test.ancestors().nth(2).expect("target/debug").join("libpam_deputy.so");
-        fs::create_dir_all("/srv/pam").expect("a folder");
-        fs::copy(built, MODULE).expect("the module: cargo build --workspace makes it");
+        install_module();
         add_service_user("keeper");
         install_application(
             "keeper",
@@ -94,17 +85,12 @@ fn install() {
 }
 
 fn account(name: &str, password: &str) {
-    ok(&deputyctl("root", &["account", "add", "keeper", name]));
-    let command =
-        command_as("root", &["deputyctl", "account", "password", "keeper", name, "--answers-fd", "0"]);
-    ok(&answering(command, &[password]));
+    pam::account("keeper", name, password);
 }
 
 /// An account with a password, linked to an OS account with root's consent.
 fn person(name: &str, os_user: &str, password: &str) {
-    account(name, password);
-    ok(&deputyctl("root", &["consent", "grant", "keeper", name, os_user]));
-    ok(&deputyctl("root", &["link", "request", "keeper", name, os_user]));
+    pam::person("keeper", name, os_user, password);
 }
 
 /// pamtester as this user.
@@ -464,6 +450,7 @@ fn a_consent_counts_as_long_as_it_is_there_root_s_and_of_this_identity() {
 
 /// A `deputyd` that was taken over, until it is dropped. Nothing of the real one runs meanwhile.
 struct False {
+    away: Option<Away>,
     thread: Option<JoinHandle<()>>,
     heard: std::sync::Arc<Mutex<Vec<Vec<u8>>>>,
 }
@@ -478,24 +465,13 @@ enum Manner {
     Dying,
     /// Answers with something else.
     Babbling,
-}
-
-/// Has the real daemon stay away.
-fn without_deputyd() {
-    fs::write("/run/deputy-sandbox/deputyd.hold", "").expect("the hold");
-    let pid = service_pid("deputyd");
-    signal(pid, "KILL");
-    wait_until("deputyd is gone", || !Path::new(&format!("/proc/{pid}")).exists());
-}
-
-fn with_deputyd() {
-    fs::remove_file("/run/deputy-sandbox/deputyd.hold").expect("the hold");
-    wait_until("deputyd is there again", || deputyctl("keeper", &["status"]).status == 0);
+    /// Says yes, too late.
+    Late,
 }
 
 impl False {
     fn start(uid_of: &str, manner: Manner) -> Self {
-        without_deputyd();
+        let away = Some(deputyd_stays_away());
         let _ = fs::remove_file(QUERY_SOCKET);
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .expect("a socket");
@@ -516,7 +492,7 @@ impl False {
                 }
             }
         });
-        Self { thread: Some(thread), heard }
+        Self { away, thread: Some(thread), heard }
     }
 
     fn passwords(&self) -> Vec<Vec<u8>> {
@@ -530,7 +506,7 @@ impl Drop for False {
         drop(connected());
         let _ = self.thread.take().expect("a thread").join();
         fs::remove_file("/tmp/false-ends").expect("the sign");
-        with_deputyd();
+        self.away.take().expect("the hold").back();
     }
 }
 
@@ -545,14 +521,19 @@ fn serve(connection: &OwnedFd, manner: Manner, heard: &Mutex<Vec<Vec<u8>>>) {
     let mut bytes = vec![0; 16 * 1024];
     let Ok((_, length)) = recv(connection, bytes.as_mut_slice(), RecvFlags::empty()) else { return };
     let Ok(query) = decode_query(&bytes[..length]) else { return };
+    if manner == Manner::Late {
+        std::thread::sleep(SOON + SOON / 2);
+    }
     if let Question::Authenticate { password } = query.question {
         heard.lock().unwrap().push(password.to_vec());
     }
     match (manner, query.question) {
         (Manner::Dying | Manner::Hanging, _) => {}
         (Manner::Babbling, Question::Standing) => told(connection, b"DPTQ\x01\0babble"),
-        (Manner::Babbling, _) | (Manner::Lying, Question::CloseSession { .. }) => tell(&QueryReply::Done),
-        (Manner::Lying, Question::Standing) => tell(&QueryReply::Standing(Standing {
+        (Manner::Babbling, _) | (Manner::Lying | Manner::Late, Question::CloseSession { .. }) => {
+            tell(&QueryReply::Done);
+        }
+        (Manner::Lying | Manner::Late, Question::Standing) => tell(&QueryReply::Standing(Standing {
             status: Status::Active,
             role: "superuser".into(),
             must_change: false,
@@ -563,8 +544,10 @@ fn serve(connection: &OwnedFd, manner: Manner, heard: &Mutex<Vec<Vec<u8>>>) {
                 identity("bob")
             }),
         })),
-        (Manner::Lying, Question::OpenSession { .. }) => tell(&QueryReply::Opened { session: "/x".into() }),
-        (Manner::Lying, _) => tell(&QueryReply::Right { ticket: "t".into() }),
+        (Manner::Lying | Manner::Late, Question::OpenSession { .. }) => {
+            tell(&QueryReply::Opened { session: "/x".into() })
+        }
+        (Manner::Lying | Manner::Late, _) => tell(&QueryReply::Right { ticket: "t".into() }),
     }
 }
 
@@ -601,7 +584,7 @@ fn a_daemon_that_was_taken_over_lets_nobody_in_without_consent() {
 }
 
 #[test]
-fn a_daemon_that_is_absent_hangs_dies_or_is_somebody_elses_lets_nobody_in() {
+fn a_daemon_that_is_absent_late_hangs_dies_or_is_somebody_elses_lets_nobody_in() {
     let _alone = alone();
     let all = || {
         std::thread::scope(|scope| {
@@ -619,7 +602,7 @@ fn a_daemon_that_is_absent_hangs_dies_or_is_somebody_elses_lets_nobody_in() {
             }
         });
     };
-    for manner in [Manner::Hanging, Manner::Dying, Manner::Babbling] {
+    for manner in [Manner::Hanging, Manner::Dying, Manner::Babbling, Manner::Late] {
         let daemon = False::start("deputy", manner);
         all();
         drop(daemon);
@@ -628,11 +611,11 @@ fn a_daemon_that_is_absent_hangs_dies_or_is_somebody_elses_lets_nobody_in() {
     all();
     assert!(daemon.passwords().is_empty(), "nothing was told to a stranger");
     drop(daemon);
-    without_deputyd();
+    let away = deputyd_stays_away();
     all();
     fs::remove_file(QUERY_SOCKET).unwrap();
     all();
-    with_deputyd();
+    away.back();
     assert_eq!(log_in("shell", "alice", GOOD), "");
 }
 
@@ -642,8 +625,7 @@ fn a_password_is_wiped_in_the_daemon_and_on_no_disk() {
     let (right, wrong) = ("ninety umbrella fern quartz", "quartz fern umbrella ninety");
     account("whispering", right);
     // What looked at the strength of the new one keeps copies of it; this is about what every login does.
-    without_deputyd();
-    with_deputyd();
+    deputyd_stays_away().back();
     for _ in 0..2 {
         assert_eq!(log_in("web", "whispering", right), "");
         assert_eq!(log_in("web", "whispering", wrong), FAILED);

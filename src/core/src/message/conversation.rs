@@ -18,6 +18,7 @@
 //! that the purpose and the names are those it asked for, and shows them to the person.
 
 use std::fmt;
+use std::time::Duration;
 
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -35,6 +36,10 @@ pub const MAX_FRAME: usize = 8 * 1024;
 
 /// The longest answer that is passed on to PAM (`PAM_MAX_RESP_SIZE` less its NUL).
 pub const MAX_ANSWER: usize = 511;
+
+/// A refusal is told no sooner than this after the latest answer, whatever the reason: longer than the random delay
+/// that `pam_unix` adds to a wrong password (2 s, half more or less), so that reasons cannot be told apart by time.
+pub const REFUSAL_TIME: Duration = Duration::from_millis(3_200);
 
 /// What the conversation is for, in the first frame.
 #[derive(Debug, Clone, PartialEq, Eq)]

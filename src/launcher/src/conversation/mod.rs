@@ -12,13 +12,12 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
 use deputy_core::application::AuthenticationMethod;
 use deputy_core::consent::{Consent, GivenBy};
 use deputy_core::denial::{Code, Denial};
 use deputy_core::job::OsIdentity;
-use deputy_core::message::conversation::ServerFrame;
+use deputy_core::message::conversation::{REFUSAL_TIME, ServerFrame};
 use deputy_core::message::{
     Authenticated, ConverseRequest, LauncherReply, LauncherRequest, MAX_MEMFD, Purpose, decode,
 };
@@ -36,10 +35,6 @@ pub const PROGRAM_NAME: &CStr = c"deputy-conversation";
 
 /// How long a conversation may last, from first to last.
 const LIFETIME_SECONDS: u32 = 120;
-
-/// A refusal is told no sooner than this after the latest answer, whatever the reason: longer than the random delay
-/// that `pam_unix` adds to a wrong password (2 s, half more or less), so that reasons cannot be told apart by time.
-const REFUSAL_TIME: Duration = Duration::from_millis(3_200);
 
 /// Where the re-executed program finds what was handed to it.
 const CONNECTION: i32 = 3;
