@@ -19,12 +19,12 @@ use crate::denial::{Code, Denial};
 
 pub use files::{
     DEFAULT_UMASK, FileEntry, FileKind, FilePlace, FileReply, FileRequest, FileStat, FileTime, FilesRequest,
-    IDLE_SECONDS, MAX_ENTRIES, MAX_KEPT, OpenHow, RenameHow,
+    IDLE_SECONDS, MAX_ENTRIES, MAX_KEPT, MAX_OPEN, OpenHow, OpenedOne, RenameHow,
 };
 pub use launcher::{
     Asking, Authenticated, ConsentPage, ConsentRequest, ConverseRequest, ExamineRequest, ExplainRequest,
     Explanation, JobCommand, JobState, LauncherReply, LauncherRequest, Leased, LinkState, MAX_FORGET,
-    MAX_IMPORT, PoolPage, Purpose, Returned, RunRequest, WithdrawRequest, Withdrawn,
+    MAX_IMPORT, PoolPage, Purpose, QuotaRequest, Returned, RunRequest, WithdrawRequest, Withdrawn,
 };
 pub use owner::{Offer, OwnerReply, OwnerRequest};
 

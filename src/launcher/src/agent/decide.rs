@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use deputy_core::denial::{Code, Denial};
 use deputy_core::message::FilesRequest;
+use deputy_core::policy::PasswdEntry;
 use deputy_core::settings::Settings;
 use deputy_sys::slots::Slot;
 use deputy_sys::{Credentials, accounts};
@@ -23,6 +24,8 @@ const MAX_AGENTS_OF_OS_ACCOUNT: u16 = 16;
 pub struct Decision {
     /// Whom it becomes.
     pub credentials: Credentials,
+    /// Its passwd entry.
+    pub entry: PasswdEntry,
     /// Its roots, and whether it may change what is below.
     pub roots: Vec<(PathBuf, bool)>,
     /// What has to stay as it is.
@@ -60,6 +63,7 @@ pub fn decide(settings: &Settings, request: &FilesRequest, peer: Peer) -> Result
     watched.check()?;
     Ok(Decision {
         credentials: Credentials { uid: request.os_account.uid, gid: request.os_account.gid, groups },
+        entry: target.entry,
         roots,
         watched,
         slots: vec![of_all, of_application, of_os_account],

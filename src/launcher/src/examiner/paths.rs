@@ -14,7 +14,7 @@ use deputy_sys::Credentials;
 use rustix::fs::Access as Wanted;
 use rustix::io::Errno;
 
-use super::quota;
+use super::{quota, storage};
 use crate::roots;
 use crate::rules::{Rules, Target};
 
@@ -41,6 +41,7 @@ pub fn findings(
     let of_roots = roots::of_account(rules, target, &request.os_user, &request.account);
     folders.extend(of_roots.into_iter().map(|(path, _)| path));
     findings.extend(quota::findings(&folders, &credentials));
+    findings.extend(storage::findings(&folders[1..], &credentials));
     findings
 }
 
