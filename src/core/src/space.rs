@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::denial::{Code, Denial};
 use crate::message::FilePlace;
-use crate::quota::{Amount, QuotaUsage, human_bytes};
+use crate::quota::{QuotaUsage, human_bytes};
 
 /// How much room there is at these places that can be written, to be added to a sentence.
 pub fn words(places: &[FilePlace]) -> String {
@@ -66,7 +66,7 @@ pub fn check_needs(place: &FilePlace, needs: u64, now: u64) -> Result<(), Denial
 mod tests {
     use super::*;
     use crate::ids::{OsGid, OsUid};
-    use crate::quota::Whose;
+    use crate::quota::{Amount, Whose};
 
     const NOW: u64 = 1_800_000_000;
     const GIB: u64 = 1 << 30;

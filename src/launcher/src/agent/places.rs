@@ -31,7 +31,7 @@ pub fn of_folder(roots: &Roots, credentials: &Credentials, path: &[u8]) -> Resul
 /// How much room there is, to be added to the words about an error; nothing where it was another one, or where it cannot
 /// be told.
 pub fn room_after(errno: i32, roots: &Roots, credentials: &Credentials) -> String {
-    let full = [Errno::DQUOT, Errno::NOSPC].map(|errno| errno.raw_os_error()).contains(&errno);
+    let full = [Errno::DQUOT, Errno::NOSPC].map(Errno::raw_os_error).contains(&errno);
     let places = full.then(|| of_all(roots, credentials).ok()).flatten();
     places.as_deref().map(space::words).unwrap_or_default()
 }
@@ -75,5 +75,5 @@ fn of(folder: &OwnedFd, path: &[u8], root: &Root, credentials: &Credentials) -> 
 
 /// What `statfs(2)` calls a file system. The numbers have 32 bits; the type that holds them may have a sign.
 pub fn filesystem_number(folder: &OwnedFd) -> Result<u64, Errno> {
-    Ok(u64::from_ne_bytes(i64::from(fstatfs(folder)?.f_type).to_ne_bytes()) & 0xffff_ffff)
+    Ok(u64::from_ne_bytes(fstatfs(folder)?.f_type.to_ne_bytes()) & 0xffff_ffff)
 }

@@ -45,15 +45,14 @@ struct Mount {
 fn mounts_of(text: &str) -> Vec<Mount> {
     let mut found: Vec<Mount> = Vec::new();
     for line in text.lines() {
-        let Some((mount, file_system)) = line.split_once(" - ") else { continue };
+        let Some((mount, source)) = line.split_once(" - ") else { continue };
         let (before, behind): (Vec<&str>, Vec<&str>) =
-            (mount.split(' ').collect(), file_system.split(' ').collect());
-        let (Some(at), Some(of_mount), Some(filesystem)) = (before.get(4), before.get(5), behind.first())
-        else {
+            (mount.split(' ').collect(), source.split(' ').collect());
+        let (Some(at), Some(own), Some(filesystem)) = (before.get(4), before.get(5), behind.first()) else {
             continue;
         };
         let at = PathBuf::from(unescaped(at));
-        let options = format!("{of_mount},{}", behind.get(2).copied().unwrap_or_default());
+        let options = format!("{own},{}", behind.get(2).copied().unwrap_or_default());
         found.retain(|other| other.at != at);
         found.push(Mount { at, filesystem: (*filesystem).to_owned(), options });
     }
@@ -67,15 +66,12 @@ fn unescaped(text: &str) -> OsString {
     while let Some((&first, behind)) = rest.split_first() {
         let octal =
             behind.get(..3).and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok());
-        match (first, octal) {
-            (b'\\', Some(byte)) => {
-                bytes.push(byte);
-                rest = &behind[3..];
-            }
-            _ => {
-                bytes.push(first);
-                rest = behind;
-            }
+        if let (b'\\', Some(byte)) = (first, octal) {
+            bytes.push(byte);
+            rest = &behind[3..];
+        } else {
+            bytes.push(first);
+            rest = behind;
         }
     }
     OsString::from_vec(bytes)
