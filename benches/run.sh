@@ -4,11 +4,11 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/.."
-sections=${BENCH:-launches memory accounts refusals names}
+sections=${BENCH:-launches memory accounts refusals names files}
 for section in $sections; do
     case $section in
-        launches | memory | accounts | refusals | names) ;;
-        *) echo "BENCH: there is no section $section; there are launches, memory, accounts, refusals and names" >&2; exit 2 ;;
+        launches | memory | accounts | refusals | names | files) ;;
+        *) echo "BENCH: there is no section $section; there are launches, memory, accounts, refusals, names and files" >&2; exit 2 ;;
     esac
 done
 cargo=${CARGO:-cargo}
@@ -50,6 +50,12 @@ for section in $sections; do
         refusals)
             printf '\n== Refusal times\n\n'
             in_sandbox -- deputy-refusal-times
+            ;;
+        files)
+            printf '\n== Files\n\n'
+            # shellcheck disable=SC2086 # options are plain words
+            in_sandbox --user service/portal: --user alice:wonder:lab1 --application benches/files/bench.toml -- \
+                deputy-bench files ${BENCH_FILES-}
             ;;
         names)
             printf '\n== The name service\n\n'

@@ -10,6 +10,7 @@ mod accounts;
 mod contender;
 mod cost;
 mod deputy;
+mod files;
 mod memory;
 mod nss;
 mod portal;
@@ -78,6 +79,22 @@ enum Role {
         #[arg(long, default_value_t = MILLION)]
         accounts: u64,
     },
+    /// Files by descriptors, beside a process of the user's own and one that passes chunks through a socket
+    Files(files::Amounts),
+    /// One measurement of these; runs as who it is
+    #[command(hide = true)]
+    File {
+        /// Which
+        what: files::What,
+        /// How many bytes, files or entries
+        count: u64,
+    },
+    /// The other end of the socket; runs as the user
+    #[command(hide = true)]
+    FileServer {
+        /// What it does
+        serves: files::Serves,
+    },
     /// Look-ups of names and ids, beside other name services
     Names,
     /// Fills the store in a folder, and prints one JSON object
@@ -110,6 +127,8 @@ fn main() -> Result<()> {
             return portal::serve(if two_calls { Hears::WithWatch } else { Hears::WithRun });
         }
         Some(Role::Hold { count }) => return portal::hold(count),
+        Some(Role::File { what, count }) => return files::one(what, count),
+        Some(Role::FileServer { serves }) => return files::serve(serves),
         Some(Role::Store { folder, accounts }) => {
             println!("{}", serde_json::to_string_pretty(&store::fill(&folder, accounts)?)?);
             return Ok(());
@@ -118,7 +137,7 @@ fn main() -> Result<()> {
             println!("{}", serde_json::to_string_pretty(&store::ask(&folder)?)?);
             return Ok(());
         }
-        Some(Role::Accounts { .. } | Role::Names | Role::Memory { .. }) | None => {}
+        Some(Role::Accounts { .. } | Role::Names | Role::Memory { .. } | Role::Files(_)) | None => {}
     }
     ensure!(
         std::path::Path::new("/run/deputy-sandbox").is_dir() || contender::systemd_booted(),
@@ -141,6 +160,15 @@ fn main() -> Result<()> {
         return Ok(());
     }
     deputy::link_the_account()?;
+    if let Some(Role::Files(amounts)) = &options.role {
+        let report = files::measure(amounts)?;
+        if options.json {
+            println!("{}", serde_json::to_string_pretty(&report)?);
+        } else {
+            print!("{report}");
+        }
+        return Ok(());
+    }
     if let Some(Role::Memory { waiting, running }) = options.role {
         let report = memory::measure(running, waiting)?;
         if options.json {

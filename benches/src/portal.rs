@@ -131,7 +131,8 @@ impl Portal {
     }
 }
 
-async fn proxy(connection: &Connection, path: String, interface: &str) -> Result<Proxy<'static>> {
+/// An interface of an object of Deputy's.
+pub async fn proxy(connection: &Connection, path: String, interface: &str) -> Result<Proxy<'static>> {
     let builder = zbus::proxy::Builder::new(connection)
         .destination(NAME)
         .path(path)

@@ -23,7 +23,8 @@ mount_machine "$work" || skip 'the virtual machine: overlayfs cannot be mounted 
 
 need_debs
 copy_tests "$work/root"
-[ "${1-}" = shell ] || copy_suite "$work/root" launcher_bounds launcher_gpus launcher_ending launcher_confine launcher_capture
+[ "${1-}" = shell ] || copy_suite "$work/root" launcher_bounds launcher_gpus launcher_ending launcher_confine launcher_capture \
+    files_kernel_quota
 test_unit "$work/root"
 echo vm >"$work/root/machine-test/stage"
 # Installed before it boots: emulated, it would take longer than all tests.

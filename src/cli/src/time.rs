@@ -37,6 +37,11 @@ impl Expiry {
     }
 }
 
+/// Seconds since 1970, now.
+pub fn now_seconds() -> u64 {
+    u64::try_from(Timestamp::now().as_second()).unwrap_or_default()
+}
+
 /// A time in microseconds since 1970, to the second, in UTC.
 pub fn show_micros(micros: u64) -> String {
     i64::try_from(micros / 1_000_000).map_or_else(|_| micros.to_string(), |seconds| show(seconds, micros))

@@ -92,6 +92,10 @@ codes! {
     FileError,
     /// The file agent ended or did not answer in time: whether the call was done is not known.
     FileAgentLost,
+    /// There is less room, by the quotas or in the file system, than the job needs.
+    NotEnoughSpace,
+    /// The program that tells a file system's quotas failed, took too long, or wrote something else.
+    QuotaCommandFailed,
     // The OS account.
     /// The name service does not know the OS account.
     OsAccountUnknown,

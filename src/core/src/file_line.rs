@@ -43,6 +43,8 @@ pub enum FileLine<'a> {
         errno: i32,
         /// The name at which it did.
         name: &'a [u8],
+        /// Where there was no room: how much there is, in words that follow those of the error.
+        room: &'a str,
     },
     /// The end: Deputy refused, with this code.
     Denied {
@@ -88,10 +90,13 @@ impl FileLine<'_> {
                 line.number("bytes", bytes);
                 line.number("left_out", left_out);
             }
-            FileLine::Failed { errno, name } => {
+            FileLine::Failed { errno, name, room } => {
                 line.text("result", "failed");
                 line.number("errno", errno);
                 line.bytes("name", name);
+                if !room.is_empty() {
+                    line.text("room", room);
+                }
             }
             FileLine::Denied { code, message } => {
                 line.text("result", "denied");

@@ -91,6 +91,14 @@ finding_codes! {
     QuotaExceeded "quota-exceeded",
     /// A quota's soft limit is passed there.
     QuotaAboveSoftLimit "quota-above-soft-limit",
+    /// The file system of a root has no POSIX access control lists.
+    FileSystemWithoutAcls "file-system-without-acls",
+    /// The file system of a root asks for a Kerberos ticket.
+    KerberosTicketNeeded "kerberos-ticket-needed",
+    /// The file server of a root does not count groups of the OS account.
+    GroupsNotCounted "groups-not-counted",
+    /// The file server of a root may take root for nobody.
+    RootMayBeSquashed "root-may-be-squashed",
     // The pool.
     /// Somebody else has the name or a number of an OS account of the pool; it is passed over.
     PoolNumberTaken "pool-number-taken",

@@ -29,10 +29,13 @@ pub mod project;
 pub mod project_group;
 pub mod queue;
 pub mod quota;
+pub mod quota_settings;
 pub mod role;
 pub mod schedule;
 pub mod settings;
 pub mod size;
+pub mod space;
+pub mod storage;
 pub mod stream;
 mod toml_error;
 

@@ -57,6 +57,25 @@ pub enum Standing {
 }
 
 impl Amount {
+    /// What it is measured by: the hard limit, or where there is none the soft one.
+    pub fn limit(&self) -> Option<u64> {
+        self.hard.or(self.soft)
+    }
+
+    /// How much of its limit is used, in whole percent rounded down; none without a limit.
+    pub fn percent(&self) -> Option<u64> {
+        let limit = self.limit()?.max(1);
+        u64::try_from(u128::from(self.used) * 100 / u128::from(limit)).ok()
+    }
+
+    /// How much more can be used before it is refused; none where nothing refuses it. `now`: seconds since 1970.
+    pub fn room(&self, now: u64) -> Option<u64> {
+        match self.standing(now) {
+            Standing::AtHard | Standing::GraceOver => Some(0),
+            Standing::Within | Standing::AboveSoft(_) => self.hard.map(|hard| hard.saturating_sub(self.used)),
+        }
+    }
+
     /// Where it stands now (seconds since 1970).
     pub fn standing(&self, now: u64) -> Standing {
         if self.hard.is_some_and(|hard| self.used >= hard) {

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::pool::PoolSettings;
 use crate::queue::Capacity;
+use crate::quota_settings::QuotaSettings;
 use crate::size::ByteSize;
 use crate::toml_error;
 
@@ -39,6 +40,8 @@ pub struct Settings {
     pub sessions: SessionSettings,
     /// How long a link that was asked for waits for its owner.
     pub links: LinkSettings,
+    /// When to warn about quotas, and who tells them.
+    pub quota: QuotaSettings,
     /// OS accounts for accounts that have none; absent: there is no pool.
     pub pool: Option<PoolSettings>,
 }
@@ -187,6 +190,7 @@ impl Settings {
         if let Some(pool) = &settings.pool {
             pool.check().map_err(|why| SettingsError(why.to_owned()))?;
         }
+        settings.quota.check().map_err(SettingsError)?;
         Ok(settings)
     }
 }

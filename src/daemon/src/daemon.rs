@@ -7,11 +7,13 @@ use std::sync::Arc;
 use deputy_core::{Code, Denial};
 use rustix::fs::{Mode, OFlags, open};
 
+use crate::alerts::Alerts;
 use crate::audit::Audit;
 use crate::authentication::Conversations;
 use crate::directory::Directory;
 use crate::explain::Rate;
 use crate::files::FileAgents;
+use crate::files::record::FileLog;
 use crate::jobs::signals::Subscribers;
 use crate::jobs::track::Tracker;
 use crate::launcher::Launcher;
@@ -111,6 +113,10 @@ pub struct Daemon {
     pub limits: Limits,
     /// The connections that hear of jobs.
     pub subscribers: Arc<Subscribers>,
+    /// What is done with files and not recorded yet.
+    pub file_log: FileLog,
+    /// Who used quotas lately, and who hears of alerts.
+    pub alerts: Alerts,
     /// How often explanations are asked for.
     pub explanations: Rate,
     /// What happened since the start.
@@ -132,7 +138,7 @@ impl Daemon {
             .map_err(|error| Denial::internal(format!("/dev/null: {error}")))?;
         let null = Arc::new(null);
         Ok(Arc::new_cyclic(|daemon| {
-            let subscribers = Arc::new(Subscribers::new(daemon.clone()));
+            let subscribers = Arc::new(Subscribers::new(daemon.clone(), "connections that hear of jobs"));
             let counters = Arc::new(Counters::default());
             Self {
                 audit: Audit::start(store.clone(), Arc::clone(&counters)),
@@ -149,6 +155,8 @@ impl Daemon {
                 tickets: Tickets::default(),
                 files: FileAgents::default(),
                 projects: Turns::default(),
+                file_log: FileLog::start(store.clone()),
+                alerts: Alerts::new(daemon.clone()),
                 limits: Limits::default(),
                 explanations: Rate::default(),
                 counters,
@@ -169,6 +177,7 @@ impl Daemon {
     /// Ends in order: what is known is recorded, then the store is closed.
     pub async fn close(&self) {
         self.tracker.stop();
+        self.file_log.close().await;
         self.audit.close().await;
         self.passwords.close();
         if let Err(error) = self.store.clone().close().await {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use deputy_core::application::DEFAULT_KIND;
 use deputy_core::message::{
-    ExplainPathRequest, ExplainRequest, Explanation, FilesRequest, LauncherReply, LauncherRequest, PathAccess,
+    ExplainPathRequest, ExplainRequest, Explanation, LauncherReply, LauncherRequest, PathAccess,
 };
 use deputy_core::project::ProjectKey;
 use deputy_core::schedule::AccountKey;
@@ -160,14 +160,7 @@ async fn decide(daemon: &Daemon, registered: &Registered, question: Question) ->
         What::Path(path, access) => {
             let whose = files::identity(daemon, registered, &account, project).await?;
             let link = daemon.store.link(&registered.name, &account)?.filter(|link| link.os == whose.os);
-            let agent = FilesRequest {
-                application: registered.name.clone(),
-                account,
-                os_account: whose.os,
-                idle_seconds: None,
-                umask: whose.umask,
-                project_group: whose.project_group,
-            };
+            let agent = whose.files_request();
             (LauncherRequest::ExplainPath(ExplainPathRequest { agent, path, access }), link)
         }
     };

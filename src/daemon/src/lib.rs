@@ -5,7 +5,8 @@
 
 pub mod accounts;
 mod acting;
-pub mod applications;
+pub mod alerts;
+mod applications;
 pub mod audit;
 pub mod authentication;
 pub mod authority;

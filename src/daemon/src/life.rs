@@ -16,6 +16,7 @@ use zbus::connection::Builder;
 use zbus::fdo::{RequestNameFlags, RequestNameReply};
 use zbus::{Connection, MessageStream};
 
+use crate::alerts;
 use crate::bus::NAME;
 use crate::bus::router::{End, Router};
 use crate::clock_watch::{ClockWatch, Step};
@@ -150,6 +151,7 @@ impl Serving {
         let rule = "type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg2=''";
         connection.call_method(bus, path, bus, "AddMatch", &(rule,)).await?;
         daemon.subscribers.send_by(&connection);
+        daemon.alerts.subscribers.send_by(&connection);
         // Nobody may replace us, and we replace nobody.
         let flags = RequestNameFlags::DO_NOT_QUEUE;
         let reply = connection.call_method(bus, path, bus, "RequestName", &(NAME, flags)).await?;
@@ -158,6 +160,7 @@ impl Serving {
             RequestNameReply::InQueue | RequestNameReply::Exists => return Err(Fatal::NameTaken),
         }
         tokio::spawn(sessions::sweep(daemon.store.clone()));
+        tokio::spawn(alerts::watch(Arc::downgrade(&daemon)));
         let recalling = Arc::clone(&daemon);
         tokio::task::spawn_blocking(move || {
             if let Err(error) = recalling.passwords.recall(&recalling.store) {

@@ -29,11 +29,13 @@ mod owner;
 mod pam;
 mod paths;
 mod pool;
+mod quota;
 mod request;
 mod roots;
 mod rules;
 mod serve;
 mod shepherd;
+mod tool;
 
 use std::process::ExitCode;
 

@@ -23,7 +23,9 @@ use rustix::net::sockopt;
 use serde::Serialize;
 
 use crate::rules::Rules;
-use crate::{agent, consents, conversation, examiner, holders, offers, owner, paths, pool, rules, shepherd};
+use crate::{
+    agent, consents, conversation, examiner, holders, offers, owner, paths, pool, quota, rules, shepherd,
+};
 
 /// Through which socket a request came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,6 +232,7 @@ fn answer(settings: &Settings, request: LauncherRequest, peer: Peer) -> Result<L
         LauncherRequest::Gpus => {
             Ok(LauncherReply::Gpus { count: shepherd::count_gpus(&settings.executor.local.capacity) })
         }
+        LauncherRequest::TellQuota(wanted) => quota::told(settings, &wanted, peer).map(LauncherReply::Quotas),
         LauncherRequest::LeasePool { application, account } => {
             pool::lease(&application, &account, peer).map(LauncherReply::Leased)
         }

@@ -19,6 +19,7 @@ the_suite_on_limits_by_cgroup() { suite launcher_bounds; }
 the_suite_on_devices() { suite launcher_gpus; }
 the_suite_on_ends_of_jobs() { suite launcher_ending; }
 the_suite_on_confinement() { suite launcher_confine; }
+the_suite_on_quotas_of_files() { suite files_kernel_quota; }
 the_suite_on_captured_output_on_ext4() {
     mkdir -p /machine-test/state
     suite launcher_capture --state-dir /machine-test/state

@@ -102,9 +102,15 @@ fn an_agent_keeps_so_many_files_and_no_more() {
     assert_eq!(keep(MAX_KEPT), Ended::Refused(Code::Busy));
     assert!(!folder.join(MAX_KEPT.to_string()).exists(), "what is refused was made");
     let first = handles[0];
-    assert_eq!(agent.call(&FileRequest::Commit { handle: first }), Ended::Answer(FileReply::Done));
+    assert_eq!(
+        agent.call(&FileRequest::Commit { handle: first, discard: false }),
+        Ended::Answer(FileReply::Done)
+    );
     // A handle is for once, and its place is free again.
-    assert_eq!(agent.call(&FileRequest::Commit { handle: first }), Ended::Refused(Code::NotFound));
+    assert_eq!(
+        agent.call(&FileRequest::Commit { handle: first, discard: false }),
+        Ended::Refused(Code::NotFound)
+    );
     let Ended::Answer(FileReply::Opened { handle: Some(again) }) = keep(MAX_KEPT) else {
         panic!("there is room again")
     };

@@ -186,6 +186,50 @@ fn an_application_does_with_files_what_the_user_could() {
 }
 
 #[test]
+fn many_files_are_opened_by_one_call_and_each_has_its_own_result() {
+    let _turn = turn();
+    let user = application("manyfiles");
+    fs::create_dir_all("/data/bus/many").expect("a folder");
+    let path = |number: usize| format!("/data/bus/many/{number}");
+    for number in 0..14 {
+        fs::write(path(number), number.to_string()).expect("a file");
+    }
+    fs::set_permissions(path(3), Permissions::from_mode(0o600)).expect("a mode");
+    let paths = |count: usize| -> Vec<Vec<u8>> {
+        let mut paths: Vec<Vec<u8>> = (0..count.min(14)).map(|number| path(number).into_bytes()).collect();
+        paths.extend([b"/etc/passwd".to_vec(), b"/data/bus/many".to_vec()]);
+        paths
+    };
+    on_bus(&user, async |client: Client| {
+        type Many = (Vec<zbus::OwnedFd>, Vec<Dictionary>);
+        let (files, results): Many =
+            client.call("Files.OpenMany", &("ada", paths(14), Options::new())).await.expect("files");
+        assert_eq!((files.len(), results.len()), (13, 16));
+        let code = |number: usize| text(&results[number], "error");
+        let message = |number: usize| text(&results[number], "message").expect("why");
+        assert_eq!(
+            (code(3).as_deref(), code(14).as_deref(), code(15).as_deref()),
+            (Some("FileError"), Some("PathOutside"), Some("FileError"))
+        );
+        assert!(message(3).starts_with("EACCES: ") && message(15).starts_with("EISDIR: "));
+        let opened = (0..14).filter(|number| *number != 3);
+        for (file, number) in files.into_iter().zip(opened) {
+            assert!(results[number].is_empty());
+            let mut held = String::new();
+            File::from(std::os::fd::OwnedFd::from(file)).read_to_string(&mut held).expect("read");
+            assert_eq!(held, number.to_string());
+        }
+        for (paths, options) in [
+            (vec![path(0).into_bytes(); 17], Options::new()),
+            (vec![path(0).into_bytes()], flags(&["write", "keep"])),
+        ] {
+            let refused: Result<Many, _> = client.call("Files.OpenMany", &("ada", paths, options)).await;
+            assert_eq!(refused.expect_err("refused").code(), "InvalidArgument");
+        }
+    });
+}
+
+#[test]
 fn what_is_refused_has_its_code() {
     let _turn = turn();
     let user = application("refused");

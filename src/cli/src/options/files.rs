@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 
-use clap::{Args, Subcommand};
-use deputy_core::names::ApplicationName;
+use clap::{Args, Subcommand, ValueEnum};
+use deputy_core::names::{AccountName, ApplicationName};
 
 /// Whose files.
 #[derive(Debug, Clone, Args)]
@@ -192,9 +192,39 @@ pub enum FileCommand {
 
 /// Quotas of the roots.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  deputyctl quota --account ada")]
+#[command(
+    after_help = "Examples:\n  deputyctl quota --account ada\n  deputyctl quota --account ada --format ood > quota.json"
+)]
 pub struct QuotaOptions {
     /// Whose
     #[command(flatten)]
     pub subject: FileSubject,
+    /// How it is printed
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = QuotaFormat::Table)]
+    pub format: QuotaFormat,
+}
+
+/// How quotas are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum QuotaFormat {
+    /// For people, or with --json as records
+    #[default]
+    Table,
+    /// For a dashboard
+    #[value(help = "Version 1 of the JSON that Open OnDemand's dashboard reads")]
+    Ood,
+}
+
+/// Quotas that are nearly used up.
+#[derive(Debug, Subcommand)]
+pub enum AlertCommand {
+    /// List them
+    #[command(after_help = "Example:\n  deputyctl alert list portal --account ada")]
+    List {
+        /// The application
+        application: ApplicationName,
+        /// Of this account only
+        #[arg(long, value_name = "ACCOUNT")]
+        account: Option<AccountName>,
+    },
 }

@@ -20,7 +20,7 @@ pub use accounts::{
     RoleCommand, SetupOptions, Sort,
 };
 pub use consent::{ConsentCommand, GiveOptions, GrantOptions, RevokeOptions};
-pub use files::{FileCommand, FileSubject, QuotaOptions};
+pub use files::{AlertCommand, FileCommand, FileSubject, QuotaFormat, QuotaOptions};
 pub use jobs::{JobCommand, LoginMethod, LoginOptions, SessionCommand, signal_name};
 pub use links::{CheckOptions, ImportOptions, LinkCommand, LinkTarget, RequestOptions};
 pub use metrics::MetricsOptions;
@@ -140,6 +140,9 @@ pub enum Command {
     File(FileCommand),
     /// Show the quotas of the folders that the application may use
     Quota(QuotaOptions),
+    /// Quotas that are nearly used up
+    #[command(subcommand)]
+    Alert(AlertCommand),
     /// Print figures for a monitoring system to read (administrators only)
     Metrics(MetricsOptions),
     /// Prove who an account's user is, and print the session's path

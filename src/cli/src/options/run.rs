@@ -98,6 +98,12 @@ pub struct RunOptions {
     /// How many GPUs
     #[arg(long, value_name = "N")]
     pub gpus: Option<u16>,
+    /// Refuse the job where less room is left, such as 50G, in the working directory or the folder of --needs-path
+    #[arg(long, value_name = "SIZE")]
+    pub needs: Option<ByteSize>,
+    /// The folder in which --needs looks for room
+    #[arg(long, value_name = "DIR", requires = "needs")]
+    pub needs_path: Option<OsString>,
     /// The most processes and threads
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub pids: Option<u32>,

@@ -16,6 +16,9 @@ use crate::quota::QuotaUsage;
 /// The most entries of one [`FileReply::Entries`].
 pub const MAX_ENTRIES: u32 = 1000;
 
+/// The most files of one [`FileRequest::OpenMany`]: as many descriptors as a packet has.
+pub const MAX_OPEN: usize = 8;
+
 /// The most files that an agent keeps for a [`FileRequest::Commit`].
 pub const MAX_KEPT: usize = 64;
 
@@ -80,6 +83,13 @@ pub enum FileRequest {
     Open {
         /// Which.
         path: Vec<u8>,
+        /// How.
+        how: OpenHow,
+    },
+    /// Open several regular files in the same way, and keep none. Answered by [`FileReply::OpenedMany`].
+    OpenMany {
+        /// Which, at most [`MAX_OPEN`].
+        paths: Vec<Vec<u8>>,
         /// How.
         how: OpenHow,
     },
@@ -185,12 +195,17 @@ pub enum FileRequest {
     /// Make a project's folder, or give the one that is there the rights of its members. Only beneath a root that policy
     /// has for that.
     ShareFolder(FolderShare),
-    /// Quota and space of the file system of each root. Answered by [`FileReply::Places`].
-    Quota,
+    /// Quota and space of file systems, as far as the kernel knows them. Answered by [`FileReply::Places`].
+    Quota {
+        /// A folder whose file system it is; empty for every root.
+        path: Vec<u8>,
+    },
     /// Write a kept file's data to the disk, and report the first error that there was. The file is not kept longer.
     Commit {
         /// What [`FileReply::Opened`] gave.
         handle: u32,
+        /// Only keep it no longer: nobody wants what was written.
+        discard: bool,
     },
     /// Every entry of a folder, in the order in which the file system has them: a line each.
     ListStream {
@@ -356,11 +371,17 @@ pub struct FileEntry {
     pub stat: Option<FileStat>,
 }
 
-/// Space of the file system of one root.
+/// Space of the file system of one root, or of a folder beneath it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilePlace {
-    /// The root's path.
+    /// The root's path, or that of the folder that was asked about.
     pub path: Vec<u8>,
+    /// The root's path.
+    pub root: Vec<u8>,
+    /// What sort of file system it is, by [`filesystem`](crate::storage::filesystem).
+    pub filesystem: String,
+    /// The number of the file system on this machine.
+    pub device: u64,
     /// Whether it can be written at all.
     pub writable: bool,
     /// How large the file system is, in bytes.
@@ -375,6 +396,20 @@ pub struct FilePlace {
     pub quotas: Vec<QuotaUsage>,
 }
 
+/// What became of one file of several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OpenedOne {
+    /// It is the next descriptor.
+    Opened,
+    /// The kernel refused, with this error number.
+    Failed {
+        /// The number.
+        errno: i32,
+    },
+    /// Deputy refused.
+    Denied(Denial),
+}
+
 /// What a file agent answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FileReply {
@@ -385,6 +420,8 @@ pub enum FileReply {
         /// What [`FileRequest::Commit`] takes, where the file is kept.
         handle: Option<u32>,
     },
+    /// Of each file of [`FileRequest::OpenMany`], in its order.
+    OpenedMany(Vec<OpenedOne>),
     /// What a name stands for.
     Stat(FileStat),
     /// A page.

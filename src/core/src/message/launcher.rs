@@ -13,6 +13,7 @@ use crate::pool::{LeftOver, PoolRecord};
 use crate::project::ProjectKey;
 use crate::project_group::{GroupMember, GroupRecord};
 use crate::queue::GpuIndex;
+use crate::quota::QuotaUsage;
 use crate::stream::{CapturedStream, Streams};
 
 use super::files::FilesRequest;
@@ -271,6 +272,9 @@ pub enum LauncherRequest {
     /// Become a file agent. Answered by [`LauncherReply::Done`] when it is one; the connection then takes
     /// [`FileRequest`](super::FileRequest)s.
     Files(FilesRequest),
+    /// What the program that `deputy.toml` names for it says about a root's quotas. Answered by
+    /// [`LauncherReply::Quotas`].
+    TellQuota(QuotaRequest),
     /// Lease an OS account of the pool to an account, or say which one it has. The application's file has to allow it;
     /// the consent is policy's. Answered by [`LauncherReply::Leased`].
     LeasePool {
@@ -362,6 +366,17 @@ pub struct GroupPage {
     pub groups: Vec<GroupRecord>,
     /// What to ask for to have the next page; none after the last.
     pub next: Option<OsGid>,
+}
+
+/// The quotas of one root, asked of the program that `deputy.toml` names for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaRequest {
+    /// Of whom, as for a file agent.
+    pub of: FilesRequest,
+    /// The root's path.
+    pub root: Vec<u8>,
+    /// What sort of file system it is on, as a file agent said.
+    pub filesystem: String,
 }
 
 /// The most records that one [`LauncherRequest::ImportPool`] has: few enough for one packet, whatever the names.
@@ -540,4 +555,6 @@ pub enum LauncherReply {
     },
     /// A page of the records of groups.
     Groups(GroupPage),
+    /// What a program said about quotas.
+    Quotas(Vec<QuotaUsage>),
 }

@@ -19,13 +19,13 @@ use crate::denial::{Code, Denial};
 
 pub use files::{
     DEFAULT_UMASK, FileEntry, FileKind, FilePlace, FileReply, FileRequest, FileStat, FileTime, FilesRequest,
-    FolderShare, IDLE_SECONDS, MAX_ENTRIES, MAX_KEPT, OpenHow, RenameHow,
+    FolderShare, IDLE_SECONDS, MAX_ENTRIES, MAX_KEPT, MAX_OPEN, OpenHow, OpenedOne, RenameHow,
 };
 pub use launcher::{
     Asking, Authenticated, ConsentPage, ConsentRequest, ConverseRequest, ExamineRequest, ExplainPathRequest,
     ExplainRequest, Explanation, GroupPage, JobCommand, JobState, LauncherReply, LauncherRequest, Leased,
-    LinkState, MAX_FORGET, MAX_IMPORT, NotInGroup, PathAccess, PoolPage, Purpose, Returned, RunRequest,
-    SetGroupRequest, WithdrawRequest, Withdrawn,
+    LinkState, MAX_FORGET, MAX_IMPORT, NotInGroup, PathAccess, PoolPage, Purpose, QuotaRequest, Returned,
+    RunRequest, SetGroupRequest, WithdrawRequest, Withdrawn,
 };
 pub use owner::{Offer, OwnerReply, OwnerRequest};
 

@@ -36,14 +36,23 @@ pub struct Signal {
 }
 
 /// The signals.
-pub const SIGNALS: &[Signal] = &[Signal {
-    interface: "Jobs",
-    member: "StateChanged",
-    arguments: &[("job", "o"), ("state", "s"), ("details", "a{sv}")],
-    documentation: "A job came into this state; details is what Job.Get says then, without argv and directory. Sent to \
-                    connections that called Subscribe and to no others, from the root object. One that does not read \
-                    loses signals: look at the job, or watch it by a descriptor, where none may be missed.",
-}];
+pub const SIGNALS: &[Signal] = &[
+    Signal {
+        interface: "Jobs",
+        member: "StateChanged",
+        arguments: &[("job", "o"), ("state", "s"), ("details", "a{sv}")],
+        documentation: "A job came into this state; details is what Job.Get says then, without argv and directory. Sent to \
+                        connections that called Subscribe and to no others, from the root object. One that does not read \
+                        loses signals: look at the job, or watch it by a descriptor, where none may be missed.",
+    },
+    Signal {
+        interface: "Alerts",
+        member: "Changed",
+        arguments: &[("alert", "a{sv}")],
+        documentation: "The use of a quota crossed a threshold, or has gone well below it; alert is as in Alerts.List, with \
+                        the threshold 0 where the alert is over. Sent as Jobs.StateChanged is.",
+    },
+];
 
 const HEAD: &str = "<!DOCTYPE node PUBLIC \"-//freedesktop//DTD D-BUS Object Introspection 1.0//EN\"\n \
                     \"http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd\">\n";

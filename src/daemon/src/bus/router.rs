@@ -81,6 +81,7 @@ impl Router {
                 {
                     self.callers.forget(name);
                     self.daemon.subscribers.forget(name);
+                    self.daemon.alerts.subscribers.forget(name);
                 }
                 false
             }
@@ -174,6 +175,11 @@ fn record(call: &Call, denial: &Denial) {
     // Being busy is no decision, and its records would make it worse.
     let stranger = !known || denial.code == Code::Busy;
     let about = call.about.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    // The kernel's refusals are counted with what was done.
+    let of_kernel = call.method.interface == "Files" && denial.code == Code::FileError;
+    if of_kernel && call.daemon.file_log.refused(uid, &call.method.name(), &about) {
+        return;
+    }
     call.daemon.audit.denied(&call.method.name(), &call.caller, stranger, &about, denial);
 }
 

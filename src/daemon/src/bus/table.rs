@@ -14,8 +14,8 @@ use zbus::{Message, Signature, Type};
 use crate::authority::{Call, Granted};
 use crate::polkit::Action;
 use crate::{
-    accounts, applications, authentication, explain, files, groups, jobs, links, manager, metrics, projects,
-    sessions,
+    accounts, alerts, applications, authentication, explain, files, groups, jobs, links, manager, metrics,
+    projects, sessions,
 };
 
 /// Who may call a method.
@@ -434,7 +434,10 @@ methods! {
     /// memory and core (t, bytes), cpus (d), pids and files (u), time_limit_seconds, grace_seconds and nice (u), each
     /// below what policy allows; gpus (u, how many);
     ///
-    /// watch (h: a pipe's writing end, or a socket: it gets the lines of Job.Watch, and is closed after the last).
+    /// watch (h: a pipe's writing end, or a socket: it gets the lines of Job.Watch, and is closed after the last);
+    ///
+    /// needs (t, bytes): the job is refused (NotEnoughSpace) where less can be written, by the quotas and the file system, in
+    /// directory, or in the folder needs_path (ay). Either is beneath a root. It is looked at when the job is accepted.
     ///
     /// It answers when the program runs or is known not to, or when the job has to wait: a refusal is an error of this
     /// call; a program that could not be executed is a job that has ended, with the failed step, errno and the status a
@@ -481,8 +484,14 @@ methods! {
     /// whose message begins with the name of the kernel's error.
     Files.Open(subject, path, options) -> (file, handle)
         by Application, asks PolkitQuestion::Files, Action::Files => files::open;
+    /// Opens up to 16 files in the same way, for who has many: one call instead of one for each. The descriptors are those of
+    /// the files that were opened, in the order of the paths; of each path there is a result, which is empty, or has error
+    /// (a code) and message. Options: those of Open but keep.
+    Files.OpenMany(subject, paths, options) -> (files, results)
+        by Application, asks PolkitQuestion::Files, Action::Files => files::open_many;
     /// Writes a file that Open kept to the disk, and answers when it is there; the first error that there was, of any write,
-    /// is the answer. The file is kept no longer.
+    /// is the answer. The file is kept no longer. Options: discard (b: it is only that, for a file that nobody wants any more;
+    /// what is kept counts for quotas even when its name has been removed).
     Files.Commit(subject, handle, options) -> ()
         by Application, asks PolkitQuestion::Files, Action::Files => files::commit;
     /// What a name stands for: kind (file, folder, symlink, pipe, socket, block, character), mode, uid, gid, size,
@@ -543,10 +552,22 @@ methods! {
     /// How much a folder takes of the disk. The pipe is as that of RemoveTree.
     Files.DiskUsage(subject, path, options) -> (pipe)
         by Application, asks PolkitQuestion::Files, Action::Files => files::disk_usage;
-    /// Of each root: path (ay), writable (b), size and free (t, bytes), files and files_free (t), and quotas (aa{sv}: whose,
-    /// space_used, space_soft, space_hard, space_grace_ends, and the same of files).
+    /// Of each root: path (ay), os_user, filesystem (its sort), writable (b), size and free (t, bytes), files and files_free
+    /// (t), quotas (aa{sv}: whose, space_used, space_soft, space_hard, space_grace_ends, and the same of files) and, where
+    /// the program that deputy.toml names for it failed, missing (s, why).
     Files.Quota(subject, options) -> (places)
-        by Application, asks PolkitQuestion::Files, Action::Files => files::quota;
+        by Application, asks PolkitQuestion::Files, Action::Files => files::quotas;
+
+    /// The quotas that are used beyond a threshold ([quota] of deputy.toml), each with application, account, os_user, place
+    /// (ay, the root), whose, of (space or files), threshold (u, percent), used and limit (t, bytes or files, when it was
+    /// reached), and since. Options: application (s), by (s), account (s), cursor (s), limit (u).
+    Alerts.List(options) -> (alerts, next) by ApplicationOrAdministrator(View),
+        needs Needs::Read(Permission::ViewUsage) => alerts::list;
+    /// Has the signal Changed sent to this connection, until it leaves the bus: of all alerts of the application, or of those
+    /// about the caller's own OS account. There are no options yet.
+    Alerts.Subscribe(options) -> () by OwnerOrApplicationOrAdministrator(View) => alerts::subscribe;
+    /// Has it sent no more. There are no options yet.
+    Alerts.Unsubscribe(options) -> () by OwnerOrApplicationOrAdministrator(View) => alerts::unsubscribe;
 }
 
 #[cfg(test)]

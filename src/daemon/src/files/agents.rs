@@ -39,15 +39,16 @@ pub struct Whose {
 }
 
 impl Whose {
-    fn request(&self) -> LauncherRequest {
-        LauncherRequest::Files(FilesRequest {
+    /// What the launcher is told about it.
+    pub fn files_request(&self) -> FilesRequest {
+        FilesRequest {
             application: self.application.clone(),
             account: self.account.clone(),
             os_account: self.os.clone(),
             idle_seconds: None,
             umask: self.umask,
             project_group: self.project_group,
-        })
+        }
     }
 }
 
@@ -162,8 +163,15 @@ impl FileAgents {
         Err(busy())
     }
 
-    /// Has a kept file written to the disk.
-    pub async fn commit(&self, whose: &Whose, kept: KeptFile, deadline: Duration) -> Result<(), Denial> {
+    /// Has a kept file written to the disk, or only kept no longer.
+    /// The agent's answer is that it is done, or the refusal of the kernel's or of Deputy's.
+    pub async fn commit(
+        &self,
+        whose: &Whose,
+        kept: KeptFile,
+        discard: bool,
+        deadline: Duration,
+    ) -> Result<FileReply, Denial> {
         let end = Instant::now() + deadline;
         let of = self.of(whose);
         let mut of = timeout_at(end, of.lock()).await.map_err(|_| busy())?;
@@ -181,7 +189,7 @@ impl FileAgents {
         };
         agent
             .channel
-            .ask_agent(&FileRequest::Commit { handle: kept.handle }, None)
+            .ask_agent(&FileRequest::Commit { handle: kept.handle, discard }, None)
             .await
             .map_err(|_| lost())?;
         let (reply, _) = agent.answer(end).await?;
@@ -195,7 +203,7 @@ impl FileAgents {
             Some(_) if agent.kept > 0 => retired.push(agent),
             Some(_) => {}
         }
-        done(reply)
+        Ok(reply)
     }
 
     /// Begins something long in an agent of its own, which writes to the pipe and ends.
@@ -219,7 +227,7 @@ impl FileAgents {
 
     async fn start(&self, launcher: &Launcher, whose: &Whose, end: Instant) -> Result<Connected, Denial> {
         let start = async {
-            let channel = launcher.request(&whose.request(), &[]).await?;
+            let channel = launcher.request(&LauncherRequest::Files(whose.files_request()), &[]).await?;
             match timeout(ANSWER, channel.reply()).await {
                 Err(_) => Err(LauncherError::TimedOut),
                 Ok(reply) => match reply?.ok_or(LauncherError::Ended)? {

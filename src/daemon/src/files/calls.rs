@@ -4,17 +4,20 @@ use std::os::fd::AsFd as _;
 
 use deputy_core::Denial;
 use deputy_core::acl::Acl;
-use deputy_core::message::{FileReply, FileRequest, FileTime, OpenHow, RenameHow};
+use deputy_core::message::{FileReply, FileRequest, FileTime, MAX_OPEN, OpenHow, OpenedOne, RenameHow};
 use zbus::OwnedFd;
 
 use super::agents::{self, KeptFile};
-use super::{Asked, check, perform, ready, shown};
+use super::{Asked, ask, check, note_loss, perform, quota, ready, record, refused, shown, with_quota};
 use crate::authority::{Call, Granted};
 use crate::bus::options::{Options, parse};
 use crate::bus::record::Record;
 
 /// A path.
 type Bytes = Vec<u8>;
+
+/// The most files of one call: as many descriptors as the system bus takes in a message.
+const MAX_FILES: usize = 16;
 
 /// A call that answers nothing but that it is done.
 async fn done(
@@ -43,11 +46,8 @@ fn octal(text: &str) -> Result<u32, Denial> {
         .ok_or_else(|| Denial::invalid("a mode is octal, 0 to 7777"))
 }
 
-/// `Files.Open`.
-pub async fn open(
-    call: Call,
-    (subject, path, mut options): (String, Bytes, Options),
-) -> Result<Granted<(OwnedFd, String)>, Denial> {
+/// How a file is to be opened; without a word it is read.
+fn how(options: &mut Options) -> Result<OpenHow, Denial> {
     let how = OpenHow {
         read: options.flag("read")?,
         write: options.flag("write")?,
@@ -55,11 +55,56 @@ pub async fn open(
         exclusive: options.flag("exclusive")?,
         append: options.flag("append")?,
         truncate: options.flag("truncate")?,
-        mode: mode(&mut options)?,
-        keep: options.flag("keep")?,
+        mode: mode(options)?,
+        keep: false,
     };
-    // Without a word it is read.
-    let how = OpenHow { read: how.read || !how.write, ..how };
+    Ok(OpenHow { read: how.read || !how.write, ..how })
+}
+
+/// `Files.OpenMany`.
+pub async fn open_many(
+    call: Call,
+    (subject, paths, mut options): (String, Vec<Bytes>, Options),
+) -> Result<Granted<(Vec<OwnedFd>, Vec<Record>)>, Denial> {
+    let how = how(&mut options)?;
+    let asked = Asked::take(options)?;
+    if paths.len() > MAX_FILES {
+        return Err(Denial::invalid(format!("at most {MAX_FILES} files at once")));
+    }
+    let ready = ready(&call, &subject, asked).await?;
+    let (mut files, mut results) = (Vec::with_capacity(paths.len()), Vec::with_capacity(paths.len()));
+    for part in paths.chunks(MAX_OPEN) {
+        let request = FileRequest::OpenMany { paths: part.to_vec(), how };
+        let answer = ask(&call, &ready, &request).await?;
+        let FileReply::OpenedMany(told) = answer.reply else { return Err(agents::lost()) };
+        let mut came = answer.descriptors.into_iter();
+        if told.len() != part.len() {
+            return Err(agents::lost());
+        }
+        for (one, path) in told.into_iter().zip(part) {
+            results.push(match one {
+                OpenedOne::Opened => {
+                    files.push(OwnedFd::from(check(came.next().into_iter().collect(), how)?));
+                    call.daemon.file_log.done(&call, &ready.whose, how.write.then(|| path.clone()));
+                    Record::new()
+                }
+                OpenedOne::Failed { errno } => shown::refusal(&refused(errno, "")),
+                OpenedOne::Denied(denial) => shown::refusal(&denial),
+            });
+        }
+        if came.next().is_some() {
+            return Err(agents::lost());
+        }
+    }
+    Ok(ready.grant.answer((files, results)))
+}
+
+/// `Files.Open`.
+pub async fn open(
+    call: Call,
+    (subject, path, mut options): (String, Bytes, Options),
+) -> Result<Granted<(OwnedFd, String)>, Denial> {
+    let how = OpenHow { keep: options.flag("keep")?, ..how(&mut options)? };
     let (ready, answer) = perform(&call, &subject, options, FileRequest::Open { path, how }).await?;
     let FileReply::Opened { handle } = answer.reply else { return Err(agents::lost()) };
     let file = check(answer.descriptors, how)?;
@@ -73,16 +118,24 @@ pub async fn open(
 /// `Files.Commit`.
 pub async fn commit(
     call: Call,
-    (subject, handle, options): (String, String, Options),
+    (subject, handle, mut options): (String, String, Options),
 ) -> Result<Granted<()>, Denial> {
+    let discard = options.flag("discard")?;
     let numbers = handle.split_once('-').and_then(|(agent, handle)| {
         Some(KeptFile { agent: agent.parse().ok()?, handle: handle.parse().ok()? })
     });
     let kept =
         numbers.ok_or_else(|| Denial::invalid("a handle is what Files.Open gave with the option keep"))?;
     let ready = ready(&call, &subject, Asked::take(options)?).await?;
-    call.daemon.files.commit(&ready.whose, kept, ready.deadline).await?;
-    Ok(ready.grant.answer(()))
+    match call.daemon.files.commit(&ready.whose, kept, discard, ready.deadline).await? {
+        FileReply::Done => {
+            call.daemon.file_log.done(&call, &ready.whose, None);
+            Ok(ready.grant.answer(()))
+        }
+        FileReply::Failed { errno } => Err(with_quota(&call, &ready, errno).await),
+        FileReply::Denied(denial) => Err(denial),
+        _ => Err(agents::lost()),
+    }
 }
 
 /// `Files.Stat`.
@@ -239,17 +292,22 @@ pub async fn set_acl(
 }
 
 /// `Files.Quota`.
-pub async fn quota(
+pub async fn quotas(
     call: Call,
     (subject, options): (String, Options),
 ) -> Result<Granted<(Vec<Record>,)>, Denial> {
-    let (ready, answer) = perform(&call, &subject, options, FileRequest::Quota).await?;
-    match answer.reply {
-        FileReply::Places(places) => {
-            Ok(ready.grant.answer((places.into_iter().map(shown::place).collect(),)))
+    let ready = ready(&call, &subject, Asked::take(options)?).await?;
+    let told = quota::places(&call.daemon, &ready.whose, b"", ready.deadline).await;
+    let told = match told {
+        Ok(told) => told,
+        Err(denial) => {
+            note_loss(&call, &ready, &denial).await;
+            return Err(denial);
         }
-        _ => Err(agents::lost()),
-    }
+    };
+    crate::alerts::observe(&call.daemon, &ready.whose, &told).await;
+    let os_user = ready.whose.os.name.clone();
+    Ok(ready.grant.answer((told.into_iter().map(|told| shown::place(told, &os_user)).collect(),)))
 }
 
 /// Begins something long; the pipe has its lines.
@@ -262,7 +320,9 @@ async fn begin(
     let ready = ready(&call, &subject, Asked::take(options)?).await?;
     let (reader, writer) = agents::pipe()?;
     let daemon = &call.daemon;
+    let change = record::change(&request);
     daemon.files.begin(&daemon.launcher, &ready.whose, &request, writer.as_fd(), ready.deadline).await?;
+    daemon.file_log.done(&call, &ready.whose, change);
     Ok(ready.grant.answer((reader.into(),)))
 }
 

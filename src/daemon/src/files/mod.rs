@@ -5,12 +5,14 @@
 
 mod agents;
 mod calls;
+pub mod quota;
+pub mod record;
 mod shown;
 
 pub use agents::{FileAgents, Whose, lost};
 pub use calls::{
-    commit, copy_tree, disk_usage, get_acl, link, list, list_stream, make_directory, open, quota, read_link,
-    remove, remove_tree, rename, set_acl, set_group, set_mode, set_times, stat, symlink,
+    commit, copy_tree, disk_usage, get_acl, link, list, list_stream, make_directory, open, open_many, quotas,
+    read_link, remove, remove_tree, rename, set_acl, set_group, set_mode, set_times, stat, symlink,
 };
 
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -19,7 +21,7 @@ use std::time::Duration;
 
 use deputy_core::message::{DEFAULT_UMASK, FileReply, FileRequest, OpenHow};
 use deputy_core::project::ProjectKey;
-use deputy_core::{AccountName, Code, Denial, Permission};
+use deputy_core::{AccountName, Code, Denial, Permission, space};
 use nix::errno::Errno;
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 
@@ -36,6 +38,10 @@ use crate::{acting, links, projects};
 /// How long a call may take unless its options say otherwise, and at most.
 const DEADLINE: u32 = 20;
 const LONGEST: u32 = 600;
+
+fn deadline() -> Duration {
+    Duration::from_secs(DEADLINE.into())
+}
 
 /// What every call's options may say.
 struct Asked {
@@ -100,6 +106,11 @@ async fn ready(call: &Call, subject: &str, asked: Asked) -> Result<Ready, Denial
     }
     // What polkit has to be asked has been.
     grant.actor()?;
+    call.note(&About {
+        os_user: Some(found.os.name.clone()),
+        ..About::application(Some(registered.name.clone())).account(&account)
+    });
+    call.daemon.alerts.note(&found);
     Ok(Ready { grant, whose: found, deadline })
 }
 
@@ -133,7 +144,25 @@ pub(crate) fn umask_in(project: &Project) -> Option<u32> {
     project.defaults.umask.map(|umask| umask | DEFAULT_UMASK)
 }
 
-/// Does a call that is answered at once. The answer is no refusal.
+/// Has the agent do a call that is answered at once. The answer is no refusal.
+async fn ask(call: &Call, ready: &Ready, request: &FileRequest) -> Result<Answer, Denial> {
+    let daemon = &call.daemon;
+    let answer = daemon.files.call(&daemon.launcher, &ready.whose, request, ready.deadline).await?;
+    let brings = matches!(answer.reply, FileReply::Opened { .. } | FileReply::OpenedMany(_));
+    if !brings && !answer.descriptors.is_empty() {
+        return Err(agents::lost());
+    }
+    match answer.reply {
+        FileReply::Denied(denial) => {
+            note_loss(call, ready, &denial).await;
+            Err(denial)
+        }
+        FileReply::Failed { errno } => Err(with_quota(call, ready, errno).await),
+        _ => Ok(answer),
+    }
+}
+
+/// Decides, and does a call that is answered at once.
 async fn perform(
     call: &Call,
     subject: &str,
@@ -141,19 +170,9 @@ async fn perform(
     request: FileRequest,
 ) -> Result<(Ready, Answer), Denial> {
     let ready = ready(call, subject, Asked::take(options)?).await?;
-    let daemon = &call.daemon;
-    let answer = daemon.files.call(&daemon.launcher, &ready.whose, &request, ready.deadline).await?;
-    if !matches!(answer.reply, FileReply::Opened { .. }) && !answer.descriptors.is_empty() {
-        return Err(agents::lost());
-    }
-    match answer.reply {
-        FileReply::Denied(denial) => {
-            note_loss(call, &ready, &denial).await;
-            Err(denial)
-        }
-        FileReply::Failed { errno } => Err(with_quota(call, &ready, errno).await),
-        _ => Ok((ready, answer)),
-    }
+    let answer = ask(call, &ready, &request).await?;
+    call.daemon.file_log.done(call, &ready.whose, record::change(&request));
+    Ok((ready, answer))
 }
 
 /// What the launcher's child says about a link is remembered by the next call that needs it.
@@ -171,12 +190,9 @@ async fn with_quota(call: &Call, ready: &Ready, errno: i32) -> Denial {
     if !full {
         return refused(errno, "");
     }
-    let daemon = &call.daemon;
-    let asked = daemon.files.call(&daemon.launcher, &ready.whose, &FileRequest::Quota, ready.deadline).await;
-    match asked.map(|answer| answer.reply) {
-        Ok(FileReply::Places(places)) => refused(errno, &shown::room(&places)),
-        _ => refused(errno, ""),
-    }
+    let told = quota::places(&call.daemon, &ready.whose, b"", ready.deadline).await.unwrap_or_default();
+    let places: Vec<_> = told.into_iter().map(|(place, _)| place).collect();
+    refused(errno, &space::words(&places))
 }
 
 /// The kernel's refusal, which begins with the name of its error.

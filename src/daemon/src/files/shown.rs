@@ -1,9 +1,10 @@
 //! What is known of files, as records.
 
-use std::fmt::Write as _;
+use deputy_core::message::{FileEntry, FileStat, FileTime};
+use deputy_core::quota::QuotaUsage;
+use deputy_core::{Denial, OsUserName};
 
-use deputy_core::message::{FileEntry, FilePlace, FileStat, FileTime};
-use deputy_core::quota::{Amount, QuotaUsage, human_bytes};
+use super::quota::Told;
 
 use crate::bus::record::{self, Record};
 
@@ -33,6 +34,11 @@ fn with_stat(record: Record, stat: &FileStat) -> Record {
         .with("changed", micros(stat.changed))
 }
 
+/// Why one of several was refused.
+pub fn refusal(denial: &Denial) -> Record {
+    Record::new().text("error", denial.code).text("message", &denial.message)
+}
+
 /// An entry of a folder.
 pub fn entry(entry: FileEntry) -> Record {
     let record = Record::new().with("name", entry.name);
@@ -43,10 +49,13 @@ pub fn entry(entry: FileEntry) -> Record {
 }
 
 /// Space and quotas of a root.
-pub fn place(place: FilePlace) -> Record {
+pub fn place((place, missing): Told, os_user: &OsUserName) -> Record {
     let quotas = place.quotas.iter().map(quota).collect();
     Record::new()
         .with("path", place.path)
+        .text("os_user", os_user)
+        .with("filesystem", place.filesystem)
+        .maybe("missing", missing.map(|denial| denial.message))
         .with("writable", place.writable)
         .with("size", place.size)
         .with("free", place.free)
@@ -67,23 +76,4 @@ fn quota(usage: &QuotaUsage) -> Record {
         .maybe("files_soft", files.soft)
         .maybe("files_hard", files.hard)
         .maybe("files_grace_ends", files.grace_ends)
-}
-
-/// How much room there is, in a sentence behind a refusal.
-pub fn room(places: &[FilePlace]) -> String {
-    let mut words = String::new();
-    for place in places.iter().filter(|place| place.writable) {
-        let path = String::from_utf8_lossy(&place.path);
-        // Writing to a String cannot fail.
-        let _ = write!(words, "; {path}: {} free", human_bytes(place.free));
-        for QuotaUsage { whose, space, files } in &place.quotas {
-            for (amount, what, show) in [(space, "space", true), (files, "files", false)] {
-                if let Amount { used, hard: Some(hard), .. } = amount {
-                    let shown = |number: u64| if show { human_bytes(number) } else { number.to_string() };
-                    let _ = write!(words, ", {whose}: {} of {} {what}", shown(*used), shown(*hard));
-                }
-            }
-        }
-    }
-    words
 }

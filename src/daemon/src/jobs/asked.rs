@@ -37,6 +37,17 @@ pub struct Asked {
     pub descriptors: Descriptors,
     /// Where the job's states are told.
     pub watch: Option<OwnedFd>,
+    /// The room that it needs.
+    pub needs: Option<Needs>,
+}
+
+/// The room that a job needs, which is looked at before it is accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Needs {
+    /// Bytes.
+    pub bytes: u64,
+    /// The folder in which it needs them.
+    pub folder: Vec<u8>,
 }
 
 impl Asked {
@@ -78,8 +89,24 @@ impl Asked {
             ..JobSpec::default()
         };
         let watch = descriptor(options, "watch", Use::Watch)?;
-        Ok(Self { project: options.name("project")?, kind, argv, directory, spec, descriptors, watch })
+        let needs = needs(options, directory.as_ref())?;
+        Ok(Self { project: options.name("project")?, kind, argv, directory, spec, descriptors, watch, needs })
     }
+}
+
+fn needs(options: &mut Options, directory: Option<&Vec<u8>>) -> Result<Option<Needs>, Denial> {
+    let (bytes, path) = (options.long("needs")?, options.bytes("needs_path")?);
+    let Some(bytes) = bytes else {
+        return match path {
+            None => Ok(None),
+            Some(_) => Err(Denial::invalid("the option needs_path has a meaning only with needs")),
+        };
+    };
+    let folder = path.as_ref().or(directory).ok_or_else(|| {
+        Denial::invalid("the option needs is about a folder: name it by needs_path, or by directory")
+    })?;
+    check_path("needs_path", folder)?;
+    Ok(Some(Needs { bytes, folder: folder.clone() }))
 }
 
 fn descriptor(options: &mut Options, key: &str, purpose: Use) -> Result<Option<OwnedFd>, Denial> {

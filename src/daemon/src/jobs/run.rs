@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use zbus::OwnedObjectPath;
 
 use super::admit::{Opened, Waiting};
-use super::asked::Asked;
+use super::asked::{Asked, Needs};
 use super::live::Live;
 use super::ready::{self, Ready, Wanted};
 use crate::acting;
@@ -23,8 +23,9 @@ use crate::bus::options::{Options, parse};
 use crate::bus::table::Object;
 use crate::daemon::Daemon;
 use crate::directory::Registered;
+use crate::files::Whose;
 use crate::store::{Actor, Argument, Change, Job, JobSpec, JobState, Timestamp};
-use crate::{random, sessions};
+use crate::{files, random, sessions};
 
 /// `Jobs.Run`.
 pub async fn run(
@@ -69,6 +70,17 @@ pub async fn run(
         whose_by(&call, &registered, &subject, trust)?;
         ready = ready::ready(&call.daemon, &registered, &wanted).await?;
     }
+    let whose = Whose {
+        application: registered.name.clone(),
+        account: account.clone(),
+        os: ready.os.clone(),
+        umask: None,
+        project_group: None,
+    };
+    if let Some(Needs { bytes, folder }) = &asked.needs {
+        files::quota::check_needs(&call.daemon, &whose, folder, *bytes).await?;
+    }
+    call.daemon.alerts.note(&whose);
     let mut actor = grant.actor()?;
     if acting.is_some() {
         // Both names are in the log: whose job it is, and who asked for it.
@@ -78,7 +90,7 @@ pub async fn run(
         Some(_) => Some(call.daemon.limits.watches.enter(call.caller.uid)?),
         None => None,
     };
-    let Asked { project, kind, argv, directory, spec, descriptors, watch } = asked;
+    let Asked { project, kind, argv, directory, spec, descriptors, watch, needs: _ } = asked;
     let accepted = Accepted {
         application: registered.name.clone(),
         account,

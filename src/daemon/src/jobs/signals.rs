@@ -1,4 +1,5 @@
-//! `Jobs.StateChanged`: told on the bus to the connections that asked for it, and to nobody else.
+//! Signals: told on the bus to the connections that asked for them, and to nobody else. `Jobs.StateChanged` is here; that
+//! of alerts goes the same way.
 //!
 //! A signal always has a destination. Who may hear of a job is decided for each signal anew, by the uid that the bus
 //! knows of the connection: the application's own, or the owner of the OS account. What waits to be sent is bounded;
@@ -7,12 +8,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use deputy_core::{Code, Denial};
+use deputy_core::{ApplicationName, Code, Denial, OsUid};
 use tokio::sync::mpsc;
 use zbus::{Connection, Message};
 
 use super::shown::{record, state_name};
-use crate::authority::{About, Call, Granted, Ground};
+use crate::authority::{About, Call, Grant, Granted, Ground};
 use crate::bus::caller::Caller;
 use crate::bus::introspection::job_path;
 use crate::bus::options::Options;
@@ -45,11 +46,11 @@ struct Subscriber {
 
 impl Subscribers {
     /// None yet.
-    pub fn new(daemon: Weak<Daemon>) -> Self {
+    pub fn new(daemon: Weak<Daemon>, what: &'static str) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
         Self {
             daemon,
-            places: Ceiling::new("connections that hear of jobs", 64, 512),
+            places: Ceiling::new(what, 64, 512),
             known: Mutex::default(),
             queue,
             waiting: Mutex::new(Some(waiting)),
@@ -72,7 +73,8 @@ impl Subscribers {
         });
     }
 
-    async fn add(&self, caller: &Caller) -> Result<(), Denial> {
+    /// One more.
+    pub async fn add(&self, caller: &Caller) -> Result<(), Denial> {
         let place = self.places.enter(caller.uid)?;
         self.lock()
             .entry(Arc::clone(&caller.bus_name))
@@ -99,6 +101,16 @@ impl Subscribers {
 
     /// Tells a job's present state to those who asked and may hear of it.
     pub fn tell(&self, job: &Job) {
+        self.tell_those_of(&job.application, job.os.uid, |name| signal(name, job));
+    }
+
+    /// Sends those who asked what belongs to an application and an OS account; `signal` makes it for one of them.
+    pub fn tell_those_of(
+        &self,
+        application: &ApplicationName,
+        owner: OsUid,
+        signal: impl Fn(&str) -> zbus::Result<Message>,
+    ) {
         let known = self.lock();
         if known.is_empty() {
             return;
@@ -106,11 +118,11 @@ impl Subscribers {
         let Some(daemon) = self.daemon.upgrade() else { return };
         let applications = daemon.directory.snapshot();
         let may_hear = |uid: u32| match applications.of_uid(uid) {
-            Some(own) => own.name == job.application,
-            None => uid == job.os.uid.raw(),
+            Some(own) => own.name == *application,
+            None => uid == owner.raw(),
         };
         for (name, _) in known.iter().filter(|(_, subscriber)| may_hear(subscriber.uid)) {
-            match signal(name, job) {
+            match signal(name) {
                 // One that finds no room is lost.
                 Ok(signal) => drop(self.queue.try_send(signal)),
                 Err(error) => tracing::warn!(%error, "a signal could not be written"),
@@ -137,16 +149,18 @@ fn signal(to: &str, job: &Job) -> zbus::Result<Message> {
 pub async fn subscribe(call: Call, (options,): (Options,)) -> Result<Granted<()>, Denial> {
     options.finish()?;
     let grant = call.authorize_any(About::application(None)).await?;
-    if grant.ground == Ground::Administrator {
-        return Err(Denial::new(
-            Code::NotAuthorized,
-            "Jobs.Subscribe",
-            "signals go to applications and to the owners of OS accounts",
-        )
-        .remedy("watch a job by Job.Watch"));
-    }
+    only_for_those_it_belongs_to(&grant, "Jobs.Subscribe", "watch a job by Job.Watch")?;
     call.daemon.subscribers.add(&call.caller).await?;
     Ok(grant.answer(()))
+}
+
+/// Who administers the machine looks, and is not told.
+pub fn only_for_those_it_belongs_to(grant: &Grant, method: &str, instead: &str) -> Result<(), Denial> {
+    if grant.ground != Ground::Administrator {
+        return Ok(());
+    }
+    let why = "signals go to applications and to the owners of OS accounts";
+    Err(Denial::new(Code::NotAuthorized, method, why).remedy(instead))
 }
 
 /// `Jobs.Unsubscribe`.
@@ -172,7 +186,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn only_who_may_hear_of_a_job_does_and_what_waits_is_bounded() {
         let harness = Harness::new(linking(|_, _, _| {}));
-        let subscribers = Subscribers::new(Arc::downgrade(&harness.daemon));
+        let subscribers = Subscribers::new(Arc::downgrade(&harness.daemon), "tests");
         let job = job(JobState::Running {});
         let owner = job.os.uid.raw();
         for (name, uid) in [(":1.1", STRICT), (":1.2", owner + 1), (":1.3", DEMO), (":1.4", owner)] {

@@ -6,6 +6,7 @@ use deputy_core::consent::GivenBy;
 use deputy_core::job::{EndCause, Enforcement, JobEnd, OsIdentity, Usage};
 use deputy_core::project::ProjectKey;
 use deputy_core::queue::{Ceilings, GpuIndex};
+use deputy_core::quota::Whose;
 use deputy_core::stream::Captured;
 use deputy_core::{
     AccountName, ApplicationName, Code, GroupName, JobId, KindName, LinkCode, OsUserName, SessionId,
@@ -457,6 +458,44 @@ pub enum Change {
         /// Why.
         reason: String,
     },
+    /// The use of a quota crossed a threshold.
+    QuotaAlert {
+        /// The application.
+        application: ApplicationName,
+        /// Whose quota was looked at.
+        account: AccountName,
+        /// As which OS account.
+        os: OsIdentity,
+        /// The root.
+        place: Argument,
+        /// Whose use is counted.
+        whose: Whose,
+        /// Of what.
+        of: QuotaOf,
+        /// The threshold that is reached, in percent; 0: none any more.
+        threshold: u8,
+        /// How much is used: bytes, or files.
+        used: u64,
+        /// Of how much.
+        limit: u64,
+    },
+    /// What was done with files in one minute, through one application as one account.
+    FilesUsed {
+        /// The application.
+        application: ApplicationName,
+        /// The account.
+        account: AccountName,
+        /// The OS account, where it came so far.
+        os_user: Option<OsUserName>,
+        /// When the counting began.
+        since: Timestamp,
+        /// How many calls were done, by method.
+        calls: BTreeMap<String, u64>,
+        /// How many the kernel refused, by method.
+        refused: BTreeMap<String, u64>,
+        /// The first changes, each with its path; of more only the number is above.
+        changes: Vec<FileChange>,
+    },
     /// A request was refused.
     Denied {
         /// The stable code.
@@ -497,6 +536,36 @@ pub enum Change {
         /// The hash of its last record.
         hash: String,
     },
+}
+
+/// What of a quota is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QuotaOf {
+    /// Bytes.
+    Space,
+    /// Files and folders.
+    Files,
+}
+
+impl QuotaOf {
+    /// The word on the interface.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            QuotaOf::Space => "space",
+            QuotaOf::Files => "files",
+        }
+    }
+}
+
+/// A change that was made through `.Files`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileChange {
+    /// The method.
+    pub method: String,
+    /// The path; of what has two, the one that changed first.
+    pub path: Argument,
 }
 
 /// Who made a change, and on what ground.
@@ -602,6 +671,8 @@ impl Change {
             | Change::SessionsEnded { application, .. }
             | Change::PasswordSet { application, .. }
             | Change::Project { application, .. }
+            | Change::QuotaAlert { application, .. }
+            | Change::FilesUsed { application, .. }
             | Change::JobQueued { application, .. } => Some(application),
             Change::Denied { application, .. } => application.as_ref(),
             _ => None,
@@ -633,6 +704,8 @@ impl Change {
             | Change::SessionOpened { account, .. }
             | Change::SessionsEnded { account, .. }
             | Change::PasswordSet { account, .. }
+            | Change::QuotaAlert { account, .. }
+            | Change::FilesUsed { account, .. }
             | Change::JobQueued { account, .. } => Some(account),
             Change::Project { project, .. } => Some(&project.owner),
             Change::Denied { account, .. } => account.as_ref(),

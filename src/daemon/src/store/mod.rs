@@ -36,7 +36,7 @@ use deputy_core::Code;
 use tokio::sync::{Semaphore, oneshot};
 
 pub use argument::Argument;
-pub use change::{Acting, Actor, Authentication, Change, Entry, JobTimes};
+pub use change::{Acting, Actor, Authentication, Change, Entry, FileChange, JobTimes, QuotaOf};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Damage, StoreError};
 pub use job::{Job, JobSpec, JobState, NULL, no_input, no_output};
@@ -45,7 +45,7 @@ pub use projects::{
     MAX_MEMBERS, Project, ProjectDefaults, ProjectEvent, ProjectGroup, ProjectMember, ProjectScope,
 };
 pub use query::{AccountFilter, AccountSort, AuditFilter, JobFilter, Scope};
-pub use record::{Account, Group, Link, LinkState, Membership, PasswordFact, Remaining, Session};
+pub use record::{Account, Alert, Group, Link, LinkState, Membership, PasswordFact, Remaining, Session};
 pub use tools::{Tail, VerifyReport, export, export_after, import, rebuild, verify};
 
 use folder::Folder;

@@ -16,7 +16,7 @@ use super::error::StoreError;
 use super::job::Job;
 use super::ledger::Walk;
 use super::page::{Cursor, Page, PageRequest};
-use super::record::{Account, Link, LinkState, PasswordFact, Session};
+use super::record::{Account, Alert, Link, LinkState, PasswordFact, Session};
 use super::view::keys;
 
 /// The most records of the ledger that are looked at for one page.
@@ -112,6 +112,20 @@ impl Store {
     /// A session that was not closed; whether it has expired is the caller's to see.
     pub fn session(&self, id: &SessionId) -> Result<Option<Session>, StoreError> {
         self.inner.view.record(&keys::session(id))
+    }
+
+    /// The alerts of an application, or of one of its accounts.
+    pub fn alerts(
+        &self,
+        application: &ApplicationName,
+        account: Option<&AccountName>,
+        page: &PageRequest,
+    ) -> Result<Page<Alert>, StoreError> {
+        let prefix = match account {
+            Some(account) => keys::alerts_of(application, account),
+            None => keys::alerts(application),
+        };
+        self.page(&prefix, false, page, |_, row| self.decoded(row).map(Some))
     }
 
     /// What is known of an account's password; none if it has none.

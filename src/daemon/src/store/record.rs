@@ -4,10 +4,12 @@ use deputy_core::account::Status;
 use deputy_core::consent::GivenBy;
 use deputy_core::job::OsIdentity;
 use deputy_core::queue::Ceilings;
+use deputy_core::quota::Whose;
 use deputy_core::{AccountName, ApplicationName, GroupName, LinkCode, SessionId};
 use serde::{Deserialize, Serialize};
 
-use super::change::Authentication;
+use super::argument::Argument;
+use super::change::{Authentication, QuotaOf};
 use super::clock::Timestamp;
 
 /// A user of one application.
@@ -39,6 +41,32 @@ pub struct Account {
     /// What its jobs may have at once, below what root's file gives.
     #[serde(default, skip_serializing_if = "Ceilings::is_none")]
     pub limits: Ceilings,
+}
+
+/// That a quota is used beyond a threshold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Alert {
+    /// The application.
+    pub application: ApplicationName,
+    /// The account whose quota was looked at.
+    pub account: AccountName,
+    /// As which OS account.
+    pub os: OsIdentity,
+    /// The root.
+    pub place: Argument,
+    /// Whose use is counted.
+    pub whose: Whose,
+    /// Of what.
+    pub of: QuotaOf,
+    /// The threshold that is reached, in percent.
+    pub threshold: u8,
+    /// How much was used when it was reached: bytes, or files.
+    pub used: u64,
+    /// Of how much.
+    pub limit: u64,
+    /// When it was reached.
+    pub since: Timestamp,
 }
 
 /// A group of accounts of one application.

@@ -3,6 +3,7 @@
 //! The same rules run when a change is committed and when the view is made anew from the ledger.
 
 mod accounts;
+mod alerts;
 mod groups;
 mod jobs;
 mod sessions;
@@ -66,7 +67,9 @@ pub(crate) fn apply(
         | Change::JobCommanded { .. }
         | Change::JobsForgotten { .. }
         | Change::ServiceStopped { .. } => jobs::apply(change, number, at, draft)?,
+        Change::QuotaAlert { .. } => alerts::apply(change, at, draft)?,
         Change::Denied { .. }
+        | Change::FilesUsed { .. }
         | Change::StrangersDenied { .. }
         | Change::TailCut { .. }
         | Change::Imported { .. } => {}
@@ -147,6 +150,7 @@ fn apply_link(change: &Change, at: Timestamp, draft: &mut Draft<'_>) -> Result<(
             let link = need_link(draft, application, account)?;
             draft.remove(keys::link(application, account));
             draft.remove(keys::link_of_uid(link.os.uid, application, account));
+            alerts::forget(draft, application, account)?;
             // They were of an account that acted as this OS account.
             accounts::end_sessions(draft, application, account)?;
         }

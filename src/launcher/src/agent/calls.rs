@@ -3,7 +3,9 @@
 use std::os::fd::OwnedFd;
 
 use deputy_core::denial::Denial;
-use deputy_core::message::{FileKind, FileReply, FileRequest, FileTime, OpenHow, RenameHow};
+use deputy_core::message::{
+    FileKind, FileReply, FileRequest, FileTime, MAX_OPEN, OpenHow, OpenedOne, RenameHow,
+};
 use rustix::fs::{
     AtFlags, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT, chmod, chownat, fcntl_getfl,
     fcntl_setfl, fstat, linkat, mkdirat, openat, readlinkat, renameat_with, symlinkat, unlinkat, utimensat,
@@ -27,12 +29,41 @@ fn mode(asked: u32) -> Result<Mode, CallError> {
 }
 
 impl Agent {
-    /// Does one thing. An opened file comes with the answer.
-    pub(super) fn call(&mut self, request: FileRequest) -> Result<(FileReply, Option<OwnedFd>), CallError> {
-        if let FileRequest::Open { path, how } = request {
-            return self.open(&path, how);
+    /// Does one thing. Opened files come with the answer.
+    pub(super) fn call(&mut self, request: FileRequest) -> Result<(FileReply, Vec<OwnedFd>), CallError> {
+        match request {
+            FileRequest::Open { path, how } => {
+                let file = self.open(&path, how)?;
+                let handle = if how.keep { Some(self.kept.keep(&file)?) } else { None };
+                Ok((FileReply::Opened { handle }, vec![file]))
+            }
+            FileRequest::OpenMany { paths, how } => self.open_many(&paths, how),
+            other => self.answer(other).map(|answer| (answer, Vec::new())),
         }
-        self.answer(request).map(|answer| (answer, None))
+    }
+
+    /// Opens several files; what the kernel refuses of one is its own answer.
+    fn open_many(&mut self, paths: &[Vec<u8>], how: OpenHow) -> Result<(FileReply, Vec<OwnedFd>), CallError> {
+        if paths.len() > MAX_OPEN || how.keep {
+            return Err(
+                Denial::invalid(format!("{MAX_OPEN} files at once at most, of which none is kept")).into()
+            );
+        }
+        let (mut answers, mut files) = (Vec::with_capacity(paths.len()), Vec::with_capacity(paths.len()));
+        for path in paths {
+            answers.push(match self.open(path, how) {
+                Ok(file) => {
+                    files.push(file);
+                    OpenedOne::Opened
+                }
+                Err(CallError::Errno(errno)) if errno == Errno::STALE.raw_os_error() => {
+                    return Err(CallError::Errno(errno));
+                }
+                Err(CallError::Errno(errno)) => OpenedOne::Failed { errno },
+                Err(CallError::Denied(denial)) => OpenedOne::Denied(denial),
+            });
+        }
+        Ok((FileReply::OpenedMany(answers), files))
     }
 
     fn answer(&mut self, request: FileRequest) -> Result<FileReply, CallError> {
@@ -104,11 +135,17 @@ impl Agent {
             FileRequest::ShareFolder(share) => {
                 super::share::folder(roots, &share, self.credentials.uid)?;
             }
-            FileRequest::Quota => {
-                return Ok(FileReply::Places(places::of_all(roots, &self.credentials)?));
+            FileRequest::Quota { path } => {
+                let places = if path.is_empty() {
+                    places::of_all(roots, &self.credentials)?
+                } else {
+                    vec![places::of_folder(roots, &self.credentials, &path)?]
+                };
+                return Ok(FileReply::Places(places));
             }
-            FileRequest::Commit { handle } => self.kept.commit(handle)?,
+            FileRequest::Commit { handle, discard } => self.kept.commit(handle, discard)?,
             FileRequest::Open { .. }
+            | FileRequest::OpenMany { .. }
             | FileRequest::ListStream { .. }
             | FileRequest::RemoveTree { .. }
             | FileRequest::DiskUsage { .. }
@@ -119,7 +156,7 @@ impl Agent {
         Ok(FileReply::Done)
     }
 
-    fn open(&mut self, path: &[u8], how: OpenHow) -> Result<(FileReply, Option<OwnedFd>), CallError> {
+    fn open(&self, path: &[u8], how: OpenHow) -> Result<OwnedFd, CallError> {
         let flags = flags(how)?;
         if how.keep {
             self.kept.has_room()?;
@@ -141,8 +178,7 @@ impl Agent {
             }
         }
         fcntl_setfl(&file, fcntl_getfl(&file)?.difference(OFlags::NONBLOCK))?;
-        let handle = if how.keep { Some(self.kept.keep(&file)?) } else { None };
-        Ok((FileReply::Opened { handle }, Some(file)))
+        Ok(file)
     }
 
     fn make_one(&self, path: &[u8], bits: Mode) -> Result<(), CallError> {

@@ -2,6 +2,7 @@
 
 use deputy_core::denial::{Code, Denial};
 use deputy_core::message::FilesRequest;
+use deputy_core::policy::PasswdEntry;
 use deputy_core::settings::Settings;
 use deputy_sys::slots::Slot;
 use deputy_sys::{Credentials, accounts};
@@ -22,6 +23,8 @@ const MAX_AGENTS_OF_OS_ACCOUNT: u16 = 16;
 pub struct Decision {
     /// Whom it becomes.
     pub credentials: Credentials,
+    /// Its passwd entry.
+    pub entry: PasswdEntry,
     /// Its roots.
     pub roots: Vec<RootFolder>,
     /// What has to stay as it is.
@@ -80,6 +83,7 @@ pub fn decide(settings: &Settings, request: &FilesRequest, purpose: Purpose) -> 
     }
     Ok(Decision {
         credentials: Credentials { uid: request.os_account.uid, gid: request.os_account.gid, groups },
+        entry: target.entry,
         roots,
         watched,
         slots: vec![of_all, of_application, of_os_account],

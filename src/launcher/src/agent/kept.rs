@@ -42,9 +42,9 @@ impl Kept {
         Ok(self.latest)
     }
 
-    /// Writes a file's data to the disk, and keeps it no longer.
-    pub fn commit(&mut self, handle: u32) -> Result<(), CallError> {
+    /// Writes a file's data to the disk, unless nobody wants them, and keeps it no longer.
+    pub fn commit(&mut self, handle: u32, discard: bool) -> Result<(), CallError> {
         let file = self.files.remove(&handle).ok_or_else(Denial::not_found)?;
-        Ok(fsync(&file)?)
+        if discard { Ok(()) } else { Ok(fsync(&file)?) }
     }
 }

@@ -6,7 +6,7 @@
 
 mod acls;
 mod calls;
-mod decide;
+pub mod decide;
 mod explain;
 mod kept;
 mod listing;
@@ -30,6 +30,7 @@ use deputy_core::project::MAX_UMASK;
 use deputy_core::settings::Settings;
 use deputy_sys::{become_user, confine, process};
 use deputy_wire::{Peer, WireError};
+use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use self::decide::Decision;
@@ -112,7 +113,7 @@ fn settle(decision: Decision, request: &FilesRequest, connection: &OwnedFd) -> R
     let failed = |what: &'static str| {
         move |error: &dyn std::fmt::Display| Denial::internal(format!("file agent: {what}: {error}"))
     };
-    let Decision { credentials, roots, watched, slots } = decision;
+    let Decision { credentials, roots, watched, slots, .. } = decision;
     let kept: Vec<BorrowedFd<'_>> = [connection.as_fd()]
         .into_iter()
         .chain(slots.iter().map(AsFd::as_fd))
@@ -160,13 +161,13 @@ impl Agent {
             };
             let request = match decode::<FileRequest>(&packet.bytes) {
                 Ok(request) => request,
-                Err(error) => return send(connection, &FileReply::Denied(error.into()), None),
+                Err(error) => return send(connection, &FileReply::Denied(error.into()), Vec::new()),
             };
             if let Err(denial) = self.watched.check() {
-                return send(connection, &FileReply::Stale(denial), None);
+                return send(connection, &FileReply::Stale(denial), Vec::new());
             }
             if self.began.elapsed() > LIFE && !matches!(request, FileRequest::Commit { .. }) {
-                send(connection, &FileReply::Stale(old()), None);
+                send(connection, &FileReply::Stale(old()), Vec::new());
                 if self.waits_for_kept() {
                     continue;
                 }
@@ -174,17 +175,25 @@ impl Agent {
             }
             if request.is_long() {
                 let Ok([pipe]) = <[OwnedFd; 1]>::try_from(packet.descriptors) else {
-                    return send(connection, &FileReply::Denied(wrong_descriptors()), None);
+                    return send(connection, &FileReply::Denied(wrong_descriptors()), Vec::new());
                 };
                 self.long_call(connection, request, pipe);
                 continue;
             }
             if !packet.descriptors.is_empty() {
-                return send(connection, &FileReply::Denied(wrong_descriptors()), None);
+                return send(connection, &FileReply::Denied(wrong_descriptors()), Vec::new());
             }
             match self.call(request) {
                 Ok((answer, opened)) => send(connection, &answer, opened),
-                Err(error) => send(connection, &error.into(), None),
+                // A root's descriptor stands for a folder that its server no longer knows. Landlock knows the roots by
+                // what was opened too, so that it is not enough to open them anew: another agent does.
+                Err(CallError::Errno(errno)) if errno == Errno::STALE.raw_os_error() => {
+                    send(connection, &FileReply::Stale(server_forgot()), Vec::new());
+                    if !self.waits_for_kept() {
+                        return;
+                    }
+                }
+                Err(error) => send(connection, &error.into(), Vec::new()),
             }
         }
     }
@@ -199,12 +208,17 @@ fn old() -> Denial {
         .remedy("try again")
 }
 
+fn server_forgot() -> Denial {
+    Denial::new(Code::FileError, "kernel", "ESTALE: the file server no longer knows what was open")
+        .remedy("try again: the roots are opened anew; where it stays so, look at the mount")
+}
+
 fn wrong_descriptors() -> Denial {
     Denial::new(Code::BadMessage, "protocol", "a long call brings one descriptor, the others none")
 }
 
 /// Answers. A peer that has gone has nobody to be told; the next receive says so.
-fn send(connection: &OwnedFd, answer: &FileReply, opened: Option<OwnedFd>) {
+fn send(connection: &OwnedFd, answer: &FileReply, opened: Vec<OwnedFd>) {
     let descriptors: Vec<BorrowedFd<'_>> = opened.iter().map(AsFd::as_fd).collect();
     match encode(answer) {
         Ok(packet) => {

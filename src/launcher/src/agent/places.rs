@@ -1,25 +1,42 @@
 //! Space and quotas of the roots, asked for as the OS account.
 
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 
 use deputy_core::ids::OsGid;
 use deputy_core::message::FilePlace;
 use deputy_core::quota::Whose;
+use deputy_core::{space, storage};
 use deputy_sys::{Credentials, quota};
-use rustix::fs::{Mode, OFlags, fstat, fstatvfs, openat};
+use rustix::fs::{Mode, OFlags, fstat, fstatfs, fstatvfs, openat};
+use rustix::io::Errno;
 
 use super::CallError;
-use super::resolve::{Root, Roots};
+use super::resolve::{LOOK, Root, Roots};
 
 /// Of each root that the OS account has a way to.
 pub fn of_all(roots: &Roots, credentials: &Credentials) -> Result<Vec<FilePlace>, CallError> {
-    roots.iter().filter(|root| root.folder.is_ok()).map(|root| of(root, credentials)).collect()
+    let reached = roots.iter().filter_map(|root| Some((root, root.folder.as_ref().ok()?)));
+    reached.map(|(root, folder)| of(folder, root.path.as_os_str().as_bytes(), root, credentials)).collect()
 }
 
-fn of(root: &Root, credentials: &Credentials) -> Result<FilePlace, CallError> {
-    let folder = root.folder.as_ref().map_err(|errno| CallError::Errno(*errno))?;
+/// Of a folder beneath one, which may be on a file system of its own.
+pub fn of_folder(roots: &Roots, credentials: &Credentials, path: &[u8]) -> Result<FilePlace, CallError> {
+    let root = roots.of(path)?;
+    let folder = roots.open_at(path, LOOK | OFlags::DIRECTORY, Mode::empty())?;
+    of(&folder, path, root, credentials)
+}
+
+/// How much room there is, to be added to the words about an error; nothing where it was another one, or where it cannot
+/// be told.
+pub fn room_after(errno: i32, roots: &Roots, credentials: &Credentials) -> String {
+    let full = [Errno::DQUOT, Errno::NOSPC].map(Errno::raw_os_error).contains(&errno);
+    let places = full.then(|| of_all(roots, credentials).ok()).flatten();
+    places.as_deref().map(space::words).unwrap_or_default()
+}
+
+fn of(folder: &OwnedFd, path: &[u8], root: &Root, credentials: &Credentials) -> Result<FilePlace, CallError> {
     let space = fstatvfs(folder)?;
     let own = fstat(folder)?;
     let mut quotas = Vec::new();
@@ -43,7 +60,10 @@ fn of(root: &Root, credentials: &Credentials) -> Result<FilePlace, CallError> {
         }
     }
     Ok(FilePlace {
-        path: root.path.as_os_str().as_bytes().to_vec(),
+        path: path.to_vec(),
+        root: root.path.as_os_str().as_bytes().to_vec(),
+        filesystem: storage::filesystem(filesystem_number(folder)?),
+        device: own.st_dev,
         writable: root.writable,
         size: space.f_blocks.saturating_mul(space.f_frsize),
         free: space.f_bavail.saturating_mul(space.f_frsize),
@@ -51,4 +71,9 @@ fn of(root: &Root, credentials: &Credentials) -> Result<FilePlace, CallError> {
         files_free: space.f_favail,
         quotas,
     })
+}
+
+/// What `statfs(2)` calls a file system. The numbers have 32 bits; the type that holds them may have a sign.
+pub fn filesystem_number(folder: &OwnedFd) -> Result<u64, Errno> {
+    Ok(u64::from_ne_bytes(fstatfs(folder)?.f_type.to_ne_bytes()) & 0xffff_ffff)
 }

@@ -88,6 +88,11 @@ impl Roots {
         self.roots.iter()
     }
 
+    /// The root that a path is beneath.
+    pub fn of(&self, path: &[u8]) -> Result<&Root, CallError> {
+        self.find(path).map(|(root, _)| root)
+    }
+
     fn outside(&self, why: &str) -> Denial {
         Denial::new(
             Code::PathOutside,

@@ -17,7 +17,7 @@ use deputy_core::message::{FileReply, FileRequest};
 use rustix::fs::{Mode, OFlags};
 
 use super::stream::Lines;
-use super::{Agent, CallError, listing, send};
+use super::{Agent, CallError, listing, places, send};
 
 /// How far a long call is.
 #[derive(Default)]
@@ -69,9 +69,9 @@ impl Agent {
         let begun = self.begin(request).and_then(|work| Ok((work, Lines::new(pipe, &self.watched)?)));
         let (work, mut lines) = match begun {
             Ok(begun) => begun,
-            Err(error) => return send(connection, &error.into(), None),
+            Err(error) => return send(connection, &error.into(), Vec::new()),
         };
-        send(connection, &FileReply::Begun, None);
+        send(connection, &FileReply::Begun, Vec::new());
         let mut progress = Progress::default();
         let ended = match work {
             Work::List(folder) => list(&folder, &mut lines, &mut progress),
@@ -80,10 +80,13 @@ impl Agent {
             Work::Copy(copying) => copying.run(&mut lines, &mut progress),
         };
         let Progress { done, bytes, left_out, name } = &progress;
-        let (denial, last);
+        let (denial, room, last);
         match ended {
             Ok(()) => last = FileLine::Result { done: *done, bytes: *bytes, left_out: *left_out },
-            Err(CallError::Errno(errno)) => last = FileLine::Failed { errno, name },
+            Err(CallError::Errno(errno)) => {
+                room = places::room_after(errno, &self.roots, &self.credentials);
+                last = FileLine::Failed { errno, name, room: &room };
+            }
             Err(CallError::Denied(why)) => {
                 denial = why;
                 last = FileLine::Denied { code: denial.code.as_str(), message: &denial.message };

@@ -10,6 +10,7 @@ mod paths;
 mod quota;
 mod service;
 mod shadow;
+mod storage;
 
 use deputy_core::denial::Denial;
 use deputy_core::finding::{Finding, Severity};

@@ -12,7 +12,7 @@ use deputy_core::message::ExamineRequest;
 use deputy_sys::Credentials;
 use rustix::fs::Access as Wanted;
 
-use super::quota;
+use super::{quota, storage};
 use crate::obstacle::obstacle;
 use crate::roots;
 use crate::rules::{Rules, Target};
@@ -40,6 +40,7 @@ pub fn findings(
     let of_roots = roots::of_account(rules, target, &request.os_user, &request.account);
     folders.extend(of_roots.into_iter().map(|root| root.path));
     findings.extend(quota::findings(&folders, &credentials));
+    findings.extend(storage::findings(&folders[1..], &credentials));
     findings
 }
 

@@ -9,7 +9,7 @@ mod capture;
 mod confine;
 mod decide;
 mod ending;
-mod environment;
+pub mod environment;
 mod explain;
 mod folder;
 mod gpus;

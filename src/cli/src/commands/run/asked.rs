@@ -45,6 +45,8 @@ pub fn options(options: &RunOptions) -> Result<(CallOptions<'_>, Option<Streams>
     put("environment", (!variables.is_empty()).then(|| variables.into()));
     put("memory", options.memory.map(|size| size.0.into()));
     put("core", options.core.map(|size| size.0.into()));
+    put("needs", options.needs.map(|size| size.0.into()));
+    put("needs_path", options.needs_path.as_ref().map(|folder| folder.as_bytes().to_vec().into()));
     put("cpus", options.cpus.map(|cpus| (f64::from(cpus.0) / 1000.0).into()));
     put("gpus", options.gpus.map(|gpus| u32::from(gpus).into()));
     put("pids", options.pids.map(Variant::from));

@@ -4,7 +4,7 @@ use deputy_core::account::{Refused, Status, Step};
 use deputy_core::role::SUPERUSER;
 use deputy_core::{AccountName, ApplicationName, SessionId};
 
-use super::groups;
+use super::{alerts, groups};
 use super::{conflict, missing, pair};
 use crate::store::change::{Actor, Authentication, Change};
 use crate::store::clock::Timestamp;
@@ -137,6 +137,7 @@ fn delete(
     }
     put(draft, Some(&old), None)?;
     draft.remove(keys::password(application, account));
+    alerts::forget(draft, application, account)?;
     // What is over counts for nothing, and must not come back with another account of that name.
     end_sessions(draft, application, account)
 }

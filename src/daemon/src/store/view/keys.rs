@@ -2,9 +2,12 @@
 
 use deputy_core::account::Status;
 use deputy_core::project::ProjectKey;
+use deputy_core::quota::Whose;
 use deputy_core::role::DEFAULT_ROLE;
 use deputy_core::{AccountName, ApplicationName, GroupName, JobId, OsUid, SessionId};
 
+use crate::store::argument::Argument;
+use crate::store::change::QuotaOf;
 use crate::store::record::Account;
 
 /// The view's own mark.
@@ -248,6 +251,31 @@ fn with_project(mut prefix: Vec<u8>, project: &ProjectKey) -> Vec<u8> {
 pub fn numbered(mut prefix: Vec<u8>, number: u64) -> Vec<u8> {
     prefix.extend_from_slice(&number.to_be_bytes());
     prefix
+}
+
+/// The alerts of an application.
+pub fn alerts(application: &ApplicationName) -> Vec<u8> {
+    join(b'Q', &[application.as_str().as_bytes(), &[0]])
+}
+
+/// The alerts of an account.
+pub fn alerts_of(application: &ApplicationName, account: &AccountName) -> Vec<u8> {
+    join(b'Q', &[application.as_str().as_bytes(), &[0], account.as_str().as_bytes(), &[0]])
+}
+
+/// An alert. A path has no NUL either.
+pub fn alert(
+    application: &ApplicationName,
+    account: &AccountName,
+    place: &Argument,
+    whose: Whose,
+    of: QuotaOf,
+) -> Vec<u8> {
+    let mut key = alerts_of(application, account);
+    key.extend_from_slice(&place.0);
+    key.push(0);
+    key.extend_from_slice(format!("{whose}\0{}", of.as_str()).as_bytes());
+    key
 }
 
 /// What is known of an account's password.
