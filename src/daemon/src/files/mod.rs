@@ -139,9 +139,17 @@ async fn perform(
     options: Options,
     request: FileRequest,
 ) -> Result<(Ready, Answer), Denial> {
-    let ready = ready(call, subject, Asked::take(options)?).await?;
+    let asked = Asked::take(options)?;
+    let project = asked.project.clone();
+    let ready = ready(call, subject, asked).await?;
     let daemon = &call.daemon;
-    let answer = daemon.files.call(&daemon.launcher, &ready.whose, &request, ready.deadline).await?;
+    let answered = daemon.files.call(&daemon.launcher, &ready.whose, &request, ready.deadline).await;
+    if let (Err(denial), Some(key)) = (&answered, &project)
+        && denial.code == Code::OsAccountNotInGroup
+    {
+        projects::bring_into_step(daemon, &ready.whose.application, key);
+    }
+    let answer = answered?;
     if !matches!(answer.reply, FileReply::Opened { .. }) && !answer.descriptors.is_empty() {
         return Err(agents::lost());
     }
