@@ -169,8 +169,16 @@ async fn perform(
     options: Options,
     request: FileRequest,
 ) -> Result<(Ready, Answer), Denial> {
-    let ready = ready(call, subject, Asked::take(options)?).await?;
-    let answer = ask(call, &ready, &request).await?;
+    let asked = Asked::take(options)?;
+    let project = asked.project.clone();
+    let ready = ready(call, subject, asked).await?;
+    let answered = ask(call, &ready, &request).await;
+    if let (Err(denial), Some(key)) = (&answered, &project)
+        && denial.code == Code::OsAccountNotInGroup
+    {
+        projects::bring_into_step(&call.daemon, &ready.whose.application, key);
+    }
+    let answer = answered?;
     call.daemon.file_log.done(call, &ready.whose, record::change(&request));
     Ok((ready, answer))
 }

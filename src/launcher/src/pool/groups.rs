@@ -76,7 +76,12 @@ fn write(record: &GroupRecord) -> Result<(), Denial> {
 fn gids() -> Result<BTreeSet<OsGid>, Denial> {
     let failed = |error: io::Error| Denial::internal(format!("{POOL_GROUPS}: {error}"));
     let mut gids = BTreeSet::new();
-    for entry in fs::read_dir(POOL_GROUPS).map_err(failed)? {
+    let entries = match fs::read_dir(POOL_GROUPS) {
+        // Nobody was ever given one: leases and revocations need no such folder.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(gids),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
         let name = entry.map_err(failed)?.file_name();
         gids.extend(name.to_str().and_then(|name| name.parse().ok()).and_then(OsGid::new));
     }
