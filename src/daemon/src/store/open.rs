@@ -166,7 +166,7 @@ fn ready_view(
         Usable::Yes(view) => {
             let seen = view.mark().number;
             match replay::catch_up(folder, index, &view) {
-                Ok(true) => return Ok((view, None, last - seen)),
+                Ok(true) => return Ok((*view, None, last - seen)),
                 Ok(false) => "it is the view of another ledger".to_owned(),
                 // Whose fault that is, the new view will tell.
                 Err(StoreError::View(why)) => why,

@@ -88,10 +88,10 @@ impl View {
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         // Held until the database was asked: a row that goes from here to there is seen once at least.
         let recent = self.recent();
-        match recent.get(key) {
-            Some(known) => self.failure().map_or(Ok(known), |why| Err(StoreError::View(why))),
-            None => self.with(|db| blocks::get(db, key)),
+        if let Some(why) = self.failure() {
+            return Err(StoreError::View(why));
         }
+        recent.row_over(key, || self.with(|db| blocks::get(db, key)))
     }
 
     /// A row, decoded.
@@ -115,7 +115,8 @@ impl View {
         count: usize,
     ) -> Result<Vec<Row>, StoreError> {
         let walk = if backwards { blocks::backwards } else { blocks::forwards };
-        self.recent().over(low, high, backwards, count, |count| self.with(|db| walk(db, low, high, count)))
+        self.recent()
+            .rows_over(low, high, backwards, count, |count| self.with(|db| walk(db, low, high, count)))
     }
 
     fn recent(&self) -> RwLockReadGuard<'_, Recent> {

@@ -47,7 +47,7 @@ pub(crate) struct Place {
 /// What can be done with the view that is there.
 pub(crate) enum Usable {
     /// It is sound, up to its mark.
-    Yes(View),
+    Yes(Box<View>),
     /// It has to be made anew.
     No(String),
 }
@@ -93,7 +93,7 @@ impl Place {
         {
             return Ok(Usable::No(why));
         }
-        Ok(Usable::Yes(view))
+        Ok(Usable::Yes(Box::new(view)))
     }
 
     /// Makes an empty database beside the present one. It becomes the view with [`Place::adopt`].
