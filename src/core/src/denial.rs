@@ -90,6 +90,8 @@ codes! {
     RootReadOnly,
     /// The kernel refused; the message begins with the name of its error.
     FileError,
+    /// A tree cannot go to another OS account now: something in it, a quota, or what runs, is in the way.
+    RebindBlocked,
     /// The file agent ended or did not answer in time: whether the call was done is not known.
     FileAgentLost,
     // The OS account.

@@ -28,6 +28,7 @@ pub mod pool;
 pub mod project;
 pub mod queue;
 pub mod quota;
+pub mod rebind;
 pub mod role;
 pub mod schedule;
 pub mod settings;
@@ -37,7 +38,7 @@ mod toml_error;
 
 pub use denial::{Code, Denial};
 pub use finding::{Finding, FindingCode, Severity};
-pub use ids::{JobId, LinkCode, Nonce, OsGid, OsUid, SessionId};
+pub use ids::{JobId, LinkCode, Nonce, OsGid, OsUid, RebindId, SessionId};
 pub use names::{
     AccountName, ApplicationName, GroupName, JobName, KindName, NameError, OsGroupName, OsUserName,
     ProjectName, RoleName,

@@ -23,7 +23,9 @@ use rustix::net::sockopt;
 use serde::Serialize;
 
 use crate::rules::Rules;
-use crate::{agent, consents, conversation, examiner, holders, offers, owner, paths, pool, rules, shepherd};
+use crate::{
+    agent, consents, conversation, examiner, holders, offers, owner, paths, pool, rebind, rules, shepherd,
+};
 
 /// Through which socket a request came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,6 +183,7 @@ fn serve_launcher(connection: OwnedFd, peer: Peer) {
         LauncherRequest::Captured { job, stream } => captured(&settings, &job, stream, &connection, peer),
         LauncherRequest::Attach { job } => shepherd::attach(&settings, &job, &connection),
         LauncherRequest::Files(wanted) => agent::serve(&settings, &wanted, connection, peer),
+        LauncherRequest::Rebind(wanted) => rebind::serve(&settings, wanted, &connection, peer),
         request => match answer(&settings, request, peer) {
             Ok(answer) => reply(&connection, &answer),
             Err(denial) => refuse(&connection, peer, denial),
@@ -241,6 +244,7 @@ fn answer(settings: &Settings, request: LauncherRequest, peer: Peer) -> Result<L
         }
         LauncherRequest::Run(_)
         | LauncherRequest::Files(_)
+        | LauncherRequest::Rebind(_)
         | LauncherRequest::Converse(_)
         | LauncherRequest::Attach { .. }
         | LauncherRequest::Captured { .. } => Err(Denial::internal("this request is answered elsewhere")),

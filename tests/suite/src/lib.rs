@@ -14,6 +14,7 @@ pub mod memory;
 pub mod nss;
 pub mod people;
 pub mod pool;
+pub mod rebind;
 pub mod requests;
 pub mod streams;
 pub mod talk;

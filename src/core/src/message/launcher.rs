@@ -14,6 +14,7 @@ use crate::queue::GpuIndex;
 use crate::stream::{CapturedStream, Streams};
 
 use super::files::FilesRequest;
+use super::rebind::{RebindReply, RebindRequest};
 
 /// What a conversation is for. The client shows it to the person before the first answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -266,6 +267,9 @@ pub enum LauncherRequest {
         /// At most [`MAX_IMPORT`] records.
         records: Vec<PoolRecord>,
     },
+    /// Move a tree to another OS account. Accepted from uid 0 alone. Answered by [`LauncherReply::Rebind`], more than
+    /// once.
+    Rebind(RebindRequest),
 }
 
 /// The most records that one [`LauncherRequest::ImportPool`] has: few enough for one packet, whatever the names.
@@ -435,4 +439,6 @@ pub enum LauncherReply {
     Returned(Returned),
     /// A page of the pool's records.
     Pool(PoolPage),
+    /// What there is to say about a tree that goes to another OS account.
+    Rebind(RebindReply),
 }

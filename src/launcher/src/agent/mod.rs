@@ -4,14 +4,14 @@
 //! account for good, shuts itself in beneath its roots, and does nothing but file calls from there on, one at a time.
 //! Before each of them it looks whether what it was started under is still so.
 
-mod acls;
+pub mod acls;
 mod calls;
 mod decide;
 mod kept;
 mod listing;
 mod places;
 mod resolve;
-mod stat;
+pub mod stat;
 mod stream;
 mod tree;
 mod watched;
@@ -33,6 +33,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use self::decide::Decision;
 use self::kept::Kept;
 use self::resolve::Roots;
+pub use self::resolve::own_link;
 use self::watched::Watched;
 use crate::request::{refuse, reply};
 
