@@ -468,7 +468,12 @@ fn a_service_accounts_tree_goes_to_a_person_and_the_rest_of_the_service_stays() 
     let plan: serde_json::Value = serde_json::from_str(&ok(&planned)).unwrap();
     assert_eq!((&plan["files"], &plan["to"]), (&2.into(), &"alice".into()));
     let id = plan["id"].as_str().unwrap();
-    ok(&deputyctl("root", &["--yes", "rebind", "apply", id]));
+    let applied = ok(&deputyctl("root", &["--yes", "--json", "rebind", "apply", id]));
+    let applied: serde_json::Value = serde_json::from_str(&applied).unwrap();
+    assert_eq!(
+        (&applied["moved"], &applied["left"], &applied["problems"]),
+        (&2.into(), &0.into(), &serde_json::json!([]))
+    );
     let expected = (ids("alice").uid, owner_of_group("lab1"));
     assert_eq!((owner(&one), owner(format!("{one}/data"))), (expected, expected));
     assert_eq!(rest(), before);

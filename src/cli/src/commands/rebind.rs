@@ -36,7 +36,7 @@ const SHOWN: [&str; 15] = [
     "os_groups",
     "problems",
 ];
-const ENDED: [&str; 4] = ["changed", "already", "left", "problems"];
+const ENDED: [&str; 4] = ["moved", "already", "left", "problems"];
 
 /// `rebind`.
 pub fn rebind(context: &Context, command: RebindCommand) -> Result<ExitCode, Failure> {
@@ -121,7 +121,7 @@ fn carry(context: &Context, options: CarryOptions, there: bool) -> Result<ExitCo
     let (ended, heard) = ask(context, request)?;
     let RebindReply::Ended(RebindEnd { changed, already, left }) = ended else { return Err(unexpected()) };
     let mut record = Record::new();
-    for (name, value) in [("changed", changed), ("already", already), ("left", left)] {
+    for (name, value) in [("moved", changed), ("already", already), ("left", left)] {
         record.insert(name.into(), value.into());
     }
     if context.json {
