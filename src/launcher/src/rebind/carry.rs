@@ -97,9 +97,10 @@ pub fn carry(
         batch: begun.done,
         synced: open_to_read(&top.folder).map_err(|errno| stopped(errno, b""))?,
     };
-    let sum = run.walk(Follow::new(records.list()?, top.again()?), begun.done, &mut journal, talk)?;
+    let mut sum = run.walk(Follow::new(records.list()?, top.again()?), begun.done, &mut journal, talk)?;
     top.reopen(&plan.mapping(), direction)?;
-    journal.end(consents::now())?;
+    sum.changed += u64::from(top.item.change.is_some());
+    journal.end(end, sum, consents::now())?;
     let RebindEnd { changed, already, left } = sum;
     tracing::info!(event = "rebind_ended", plan = %plan.id, way = name, changed, already, left);
     Ok(sum)

@@ -98,9 +98,10 @@ impl Journal {
         self.write(&format!("{lines}done {next} {changed} {already} {left}\n"))
     }
 
-    /// It has come to its end.
-    pub fn end(&mut self, now: u64) -> Result<(), Denial> {
-        self.write(&format!("end {now}\n"))
+    /// It has come to its end, with the tree's top.
+    pub fn end(&mut self, next: u64, sum: RebindEnd, now: u64) -> Result<(), Denial> {
+        let RebindEnd { changed, already, left } = sum;
+        self.write(&format!("done {next} {changed} {already} {left}\nend {now}\n"))
     }
 
     fn write(&mut self, text: &str) -> Result<(), Denial> {
@@ -152,7 +153,7 @@ mod tests {
         assert_eq!(Journal::read(&records, "apply").unwrap(), Some(first));
         journal.left(&problem);
         journal.done(9, RebindEnd { changed: 9, ..sum }).unwrap();
-        journal.end(6).unwrap();
+        journal.end(9, RebindEnd { changed: 9, ..sum }, 6).unwrap();
         let whole = fs::read(folder.path().join("apply")).unwrap();
         let begin = whole.windows(5).position(|word| word == b"done ").unwrap();
         for length in begin..whole.len() {
