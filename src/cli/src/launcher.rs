@@ -3,6 +3,7 @@
 //! What creates right goes straight to the launcher, whose children ask the kernel who is speaking; nothing that
 //! passes through `deputyd` could do it.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use deputy_core::consent::Consent;
@@ -19,6 +20,33 @@ pub fn ask(request: &LauncherRequest) -> Result<LauncherReply, Failure> {
     match exchange(Path::new(deputy_wire::LAUNCHER_SOCKET), request, Uid::ROOT)? {
         LauncherReply::Denied(denial) => Err(denial.into()),
         reply => Ok(reply),
+    }
+}
+
+/// Asks over the launcher's socket for something that takes long: `told` hears every answer until it says that this was
+/// the last. Only root can.
+pub fn follow(
+    request: &LauncherRequest,
+    mut told: impl FnMut(LauncherReply) -> Result<bool, Failure>,
+) -> Result<(), Failure> {
+    let socket = connect(Path::new(deputy_wire::LAUNCHER_SOCKET), Uid::ROOT)?;
+    let request =
+        message::encode(request).map_err(|error| Failure::new(Code::InvalidArgument, error.to_string()))?;
+    let sent = deputy_wire::send(&socket, &request, &[]);
+    loop {
+        let Some(packet) = deputy_wire::receive(&socket)? else {
+            sent?;
+            return Err(closed());
+        };
+        let reply = message::decode(&packet.bytes);
+        match reply.map_err(|error| Failure::from(deputy_core::Denial::from(error)))? {
+            LauncherReply::Denied(denial) => return Err(denial.into()),
+            reply => {
+                if told(reply)? {
+                    return Ok(());
+                }
+            }
+        }
     }
 }
 
@@ -84,12 +112,7 @@ fn pages(
     }
 }
 
-/// One request and its answer. The other end has to be `server`: the sockets are root's, in a folder of root's.
-fn exchange<Request, Reply>(path: &Path, request: &Request, server: Uid) -> Result<Reply, Failure>
-where
-    Request: Serialize,
-    Reply: DeserializeOwned,
-{
+fn connect(path: &Path, server: Uid) -> Result<OwnedFd, Failure> {
     let socket = deputy_wire::connect(path).map_err(|error| {
         Failure::new(Code::LauncherUnavailable, format!("cannot connect to {}: {error}", path.display()))
             .remedy("see whether the launcher runs: systemctl status deputy-launcher")
@@ -98,6 +121,21 @@ where
         return Err(Failure::new(Code::PeerNotAllowed, format!("{} is not root's", path.display()))
             .remedy("tell the administrator: something else answers in the launcher's place"));
     }
+    Ok(socket)
+}
+
+fn closed() -> Failure {
+    Failure::new(Code::LauncherUnavailable, "the launcher closed the connection without an answer")
+        .remedy("its journal has the cause: journalctl -u deputy-launcher")
+}
+
+/// One request and its answer. The other end has to be `server`: the sockets are root's, in a folder of root's.
+fn exchange<Request, Reply>(path: &Path, request: &Request, server: Uid) -> Result<Reply, Failure>
+where
+    Request: Serialize,
+    Reply: DeserializeOwned,
+{
+    let socket = connect(path, server)?;
     let request =
         message::encode(request).map_err(|error| Failure::new(Code::InvalidArgument, error.to_string()))?;
     // A child that refuses the peer may close before it reads; what it said before that still arrives.
@@ -106,11 +144,7 @@ where
         Ok(Some(packet)) => packet,
         Ok(None) => {
             sent?;
-            return Err(Failure::new(
-                Code::LauncherUnavailable,
-                "the launcher closed the connection without an answer",
-            )
-            .remedy("its journal has the cause: journalctl -u deputy-launcher"));
+            return Err(closed());
         }
         Err(error) => return Err(error.into()),
     };

@@ -90,6 +90,8 @@ codes! {
     RootReadOnly,
     /// The kernel refused; the message begins with the name of its error.
     FileError,
+    /// A tree cannot go to another OS account now: something in it, a quota, or what runs, is in the way.
+    RebindBlocked,
     /// The file agent ended or did not answer in time: whether the call was done is not known.
     FileAgentLost,
     /// There is less room, by the quotas or in the file system, than the job needs.

@@ -157,9 +157,19 @@ token!(
     LinkCode, "link code", 6, 10
 );
 token!(
+    /// The id of a plan to move a tree to another OS account: 40 bits, short enough to type. Only root names one.
+    RebindId, "plan id", 5, 8
+);
+token!(
     /// What ties a conversation's answers to the frame that said what the conversation is.
     Nonce, "nonce", 20, 32
 );
+
+impl fmt::Debug for RebindId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RebindId({})", self.0)
+    }
+}
 
 impl fmt::Debug for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -30,6 +30,7 @@ pub mod project_group;
 pub mod queue;
 pub mod quota;
 pub mod quota_settings;
+pub mod rebind;
 pub mod role;
 pub mod schedule;
 pub mod settings;
@@ -41,7 +42,7 @@ mod toml_error;
 
 pub use denial::{Code, Denial};
 pub use finding::{Finding, FindingCode, Severity};
-pub use ids::{JobId, LinkCode, Nonce, OsGid, OsUid, SessionId};
+pub use ids::{JobId, LinkCode, Nonce, OsGid, OsUid, RebindId, SessionId};
 pub use names::{
     AccountName, ApplicationName, GroupName, JobName, KindName, NameError, OsGroupName, OsUserName,
     ProjectName, RoleName,

@@ -10,7 +10,7 @@ use crate::job::OsIdentity;
 use crate::kind::Kind;
 use crate::names::{ApplicationName, KindName, OsUserName};
 use crate::pattern::{CommandRule, allows_variable};
-use crate::settings::Settings;
+use crate::settings::{OsAccountSettings, Settings};
 
 /// The name of the daemon's own user and group.
 pub const DAEMON_USER: &str = "deputy";
@@ -66,20 +66,7 @@ pub fn target_denials(
     let file = |key: &str| format!("applications.d/{name}.toml: {key}");
     let who = &entry.name;
 
-    if OsUid::new(entry.uid).is_none() || OsGid::new(entry.gid).is_none() || DYNAMIC_UIDS.contains(&entry.uid)
-    {
-        denials.push(
-            Denial::new(
-                Code::OsAccountReserved,
-                "never a target: reserved ids",
-                format!(
-                    "{who} has uid {} and gid {}, of which one is root's or reserved",
-                    entry.uid, entry.gid
-                ),
-            )
-            .remedy("choose an OS account of a person"),
-        );
-    }
+    denials.extend(reserved(entry));
     let minimum = settings.os_accounts.min_uid.max(application.os_accounts.min_uid);
     let maximum = settings.os_accounts.max_uid.min(application.os_accounts.max_uid);
     if !(minimum..=maximum).contains(&entry.uid) {
@@ -94,19 +81,7 @@ pub fn target_denials(
             ),
         );
     }
-    let is_service = services.uids.contains(&entry.uid)
-        || services.gids.contains(&entry.gid)
-        || groups.iter().any(|group| services.gids.contains(&group.gid));
-    if is_service {
-        denials.push(
-            Denial::new(
-                Code::OsAccountIsService,
-                "never a target: service users",
-                format!("{who} is a service user of this machine, or in the group of one"),
-            )
-            .remedy("choose an OS account of a person; take it out of the service's group if it is one"),
-        );
-    }
+    denials.extend(service(services, entry, groups));
     if application.mode == Mode::SingleUser
         && !matches!(&application.service, Service::User(user) if user.as_str() == who)
     {
@@ -129,18 +104,7 @@ pub fn target_denials(
             .remedy("root can take the name out of this list"),
         );
     }
-    if let Some(group) =
-        groups.iter().find(|group| settings.os_accounts.privileged_groups.contains(&group.name))
-    {
-        denials.push(
-            Denial::new(
-                Code::OsAccountPrivileged,
-                "deputy.toml: os_accounts.privileged_groups",
-                format!("{who} is a member of {}, which amounts to root's power", group.name),
-            )
-            .remedy("use an OS account without administrator's rights for jobs"),
-        );
-    }
+    denials.extend(privileged(settings, entry, groups));
     if let Some(allowed) = &application.os_accounts.allow_groups
         && !groups.iter().any(|group| allowed.iter().any(|name| name.as_str() == group.name))
     {
@@ -154,6 +118,69 @@ pub fn target_denials(
         );
     }
     denials
+}
+
+/// Everything that speaks against an OS account on this machine, whatever the application; empty if nothing does.
+pub fn machine_denials(
+    settings: &Settings,
+    services: &ServiceIdentities,
+    entry: &PasswdEntry,
+    groups: &[Group],
+) -> Vec<Denial> {
+    let OsAccountSettings { min_uid, max_uid, .. } = settings.os_accounts;
+    let range = (!(min_uid..=max_uid).contains(&entry.uid)).then(|| {
+        Denial::new(
+            Code::OsAccountOutOfRange,
+            "deputy.toml: os_accounts.min_uid, os_accounts.max_uid",
+            format!("{} has uid {}, outside {min_uid} to {max_uid}", entry.name, entry.uid),
+        )
+        .remedy("choose an OS account of a person, or let root change the range in deputy.toml")
+    });
+    [reserved(entry), range, service(services, entry, groups), privileged(settings, entry, groups)]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn reserved(entry: &PasswdEntry) -> Option<Denial> {
+    let is_reserved = OsUid::new(entry.uid).is_none()
+        || OsGid::new(entry.gid).is_none()
+        || DYNAMIC_UIDS.contains(&entry.uid);
+    is_reserved.then(|| {
+        Denial::new(
+            Code::OsAccountReserved,
+            "never a target: reserved ids",
+            format!(
+                "{} has uid {} and gid {}, of which one is root's or reserved",
+                entry.name, entry.uid, entry.gid
+            ),
+        )
+        .remedy("choose an OS account of a person")
+    })
+}
+
+fn service(services: &ServiceIdentities, entry: &PasswdEntry, groups: &[Group]) -> Option<Denial> {
+    let is_service = services.uids.contains(&entry.uid)
+        || services.gids.contains(&entry.gid)
+        || groups.iter().any(|group| services.gids.contains(&group.gid));
+    is_service.then(|| {
+        Denial::new(
+            Code::OsAccountIsService,
+            "never a target: service users",
+            format!("{} is a service user of this machine, or in the group of one", entry.name),
+        )
+        .remedy("choose an OS account of a person; take it out of the service's group if it is one")
+    })
+}
+
+fn privileged(settings: &Settings, entry: &PasswdEntry, groups: &[Group]) -> Option<Denial> {
+    let group = groups.iter().find(|group| settings.os_accounts.privileged_groups.contains(&group.name))?;
+    let denial = Denial::new(
+        Code::OsAccountPrivileged,
+        "deputy.toml: os_accounts.privileged_groups",
+        format!("{} is a member of {}, which amounts to root's power", entry.name, group.name),
+    );
+    Some(denial.remedy("use an OS account without administrator's rights for jobs"))
 }
 
 /// The first of [`target_denials`] as the answer of a decision.

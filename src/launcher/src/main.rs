@@ -11,6 +11,7 @@
 //! | examiner: what speaks for and against a link | [`examiner`] |
 //! | the owner's word on links onto himself | [`owner`] |
 //! | leases of the pool, and the name service's map | [`pool`] |
+//! | trees that go to another OS account | [`rebind`] |
 //! | everything else: consents, attaching, forgetting | [`request`] |
 #![forbid(unsafe_code)]
 
@@ -30,6 +31,7 @@ mod pam;
 mod paths;
 mod pool;
 mod quota;
+mod rebind;
 mod request;
 mod roots;
 mod rules;

@@ -30,6 +30,10 @@ pub const GROUPING: &str = "/run/deputy/grouping";
 pub const LEASING: &str = "/run/deputy/leasing";
 /// Held by whoever writes the name service's map.
 pub const MAPPING: &str = "/run/deputy/mapping";
+/// One folder for each plan to move a tree to another OS account.
+pub const REBIND: &str = "/var/lib/deputy/rebind";
+/// Held by whoever makes or carries out such a plan.
+pub const REBINDING: &str = "/run/deputy/rebinding";
 /// Which children live.
 pub const SLOTS: &str = "/run/deputy/slots";
 

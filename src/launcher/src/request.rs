@@ -24,7 +24,8 @@ use serde::Serialize;
 
 use crate::rules::Rules;
 use crate::{
-    agent, consents, conversation, examiner, holders, offers, owner, paths, pool, quota, rules, shepherd,
+    agent, consents, conversation, examiner, holders, offers, owner, paths, pool, quota, rebind, rules,
+    shepherd,
 };
 
 /// Through which socket a request came.
@@ -184,6 +185,7 @@ fn serve_launcher(connection: OwnedFd, peer: Peer) {
         LauncherRequest::Attach { job } => shepherd::attach(&settings, &job, &connection),
         LauncherRequest::Files(wanted) => agent::serve(&settings, &wanted, connection, peer),
         LauncherRequest::ExplainPath(wanted) => agent::explain(&settings, &wanted, &connection, peer),
+        LauncherRequest::Rebind(wanted) => rebind::serve(&settings, wanted, &connection, peer),
         request => match answer(&settings, request, peer) {
             Ok(answer) => reply(&connection, &answer),
             Err(denial) => refuse(&connection, peer, denial),
@@ -255,6 +257,7 @@ fn answer(settings: &Settings, request: LauncherRequest, peer: Peer) -> Result<L
         LauncherRequest::Run(_)
         | LauncherRequest::Files(_)
         | LauncherRequest::ExplainPath(_)
+        | LauncherRequest::Rebind(_)
         | LauncherRequest::Converse(_)
         | LauncherRequest::Attach { .. }
         | LauncherRequest::Captured { .. } => Err(Denial::internal("this request is answered elsewhere")),

@@ -49,31 +49,13 @@ impl Rules {
     pub fn under(settings: Settings, name: &ApplicationName) -> Result<Self, Denial> {
         let etc = Directory::new(ETC_DEPUTY);
         let application = etc.application(name)?;
-        let ids = |entry: PasswdEntry| (entry.uid, entry.gid);
         // Each name is asked for once: the same user is named in several places, and a second answer that differed would
         // not be a better one.
         let by_name = Asked::default();
-        // "There is no such service user" and "the name service does not say" are not the same: whom it fails to name
-        // would be left unprotected.
-        let failed = Cell::new(None);
-        let found = |entry: io::Result<Option<PasswdEntry>>| {
-            entry.unwrap_or_else(|error| {
-                failed.set(Some(error));
-                None
-            })
-        };
         // Only where there is one person and no login is an application's own user its target: there, whoever speaks
         // for the application is that person anyway. All others' service users stay out of reach.
         let but = (application.mode == Mode::SingleUser).then_some(name);
-        let services = etc.services(
-            but,
-            Some((name, &application)),
-            |user| found(by_name.entry(user)).map(ids),
-            |uid| found(accounts::by_uid(uid)).map(ids),
-        )?;
-        if let Some(error) = failed.take() {
-            return Err(name_service(error));
-        }
+        let services = services(&etc, but, Some((name, &application)), &by_name)?;
         let service_uid = match &application.service {
             Service::Uid(uid) => *uid,
             Service::User(user) => service_uid(name, user, by_name.entry(user))?,
@@ -114,6 +96,52 @@ impl Rules {
             None => Ok(target),
         }
     }
+}
+
+/// The service users of this machine, but for what the file of `but` says; `read` is an application that was read already.
+fn services(
+    etc: &Directory,
+    but: Option<&ApplicationName>,
+    read: Option<(&ApplicationName, &Application)>,
+    by_name: &Asked,
+) -> Result<ServiceIdentities, Denial> {
+    let ids = |entry: PasswdEntry| (entry.uid, entry.gid);
+    // "There is no such service user" and "the name service does not say" are not the same: whom it fails to name
+    // would be left unprotected.
+    let failed = Cell::new(None);
+    let found = |entry: io::Result<Option<PasswdEntry>>| {
+        entry.unwrap_or_else(|error| {
+            failed.set(Some(error));
+            None
+        })
+    };
+    let services = etc.services(
+        but,
+        read,
+        |user| found(by_name.entry(user)).map(ids),
+        |uid| found(accounts::by_uid(uid)).map(ids),
+    )?;
+    failed.take().map_or(Ok(services), |error| Err(name_service(error)))
+}
+
+/// The service users of this machine.
+pub fn all_services() -> Result<ServiceIdentities, Denial> {
+    services(&Directory::new(ETC_DEPUTY), None, None, &Asked::default())
+}
+
+/// The OS account of this name, if this machine's rules let any application act as it.
+pub fn machine_target(
+    settings: &Settings,
+    services: &ServiceIdentities,
+    user: &OsUserName,
+) -> Result<OsIdentity, Denial> {
+    let Target { entry, groups } = look_up(user)?;
+    if let Some(denial) = policy::machine_denials(settings, services, &entry, &groups).into_iter().next() {
+        return Err(denial);
+    }
+    let identity = policy::identity(&entry)?;
+    check_pinned(&identity, Some(&entry))?;
+    Ok(identity)
 }
 
 /// Names that the name service was asked about while the rules of one request were read, with its answers.
@@ -175,6 +203,7 @@ fn check_pinned(pinned: &OsIdentity, by_name: Option<&PasswdEntry>) -> Result<()
     policy::check_pinned(pinned, by_name, by_uid.as_ref())
 }
 
-fn name_service(error: io::Error) -> Denial {
+/// What a failure of the name service is.
+pub fn name_service(error: io::Error) -> Denial {
     Denial::internal(format!("the name service failed: {error}")).remedy("check nsswitch.conf, SSSD or LDAP")
 }

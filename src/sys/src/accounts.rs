@@ -44,9 +44,15 @@ pub fn groups(entry: &PasswdEntry) -> io::Result<Vec<Group>> {
     Ok(groups)
 }
 
-/// The name of the group with this gid, if the group database has one.
-pub fn group_name(gid: u32) -> io::Result<Option<String>> {
-    Ok(unistd::Group::from_gid(Gid::from_raw(gid))?.map(|group| group.name))
+/// The group of this name.
+pub fn group_by_name(name: &str) -> io::Result<Option<Group>> {
+    Ok(unistd::Group::from_name(name)?.map(|group| Group { name: group.name, gid: group.gid.as_raw() }))
+}
+
+/// The group of this gid.
+pub fn group_by_gid(gid: u32) -> io::Result<Option<Group>> {
+    let group = unistd::Group::from_gid(Gid::from_raw(gid))?;
+    Ok(group.map(|group| Group { name: group.name, gid: group.gid.as_raw() }))
 }
 
 /// Whether the group database has a group of this name or of this gid.
@@ -69,7 +75,7 @@ mod tests {
             has_group("root", 4_123_456_789).unwrap() && has_group("no-such-group-of-deputy", 0).unwrap()
         );
         assert!(!has_group("no-such-group-of-deputy", 4_123_456_789).unwrap());
-        assert_eq!(group_name(0).unwrap().as_deref(), Some("root"));
-        assert_eq!(group_name(4_123_456_789).unwrap(), None);
+        assert_eq!(group_by_name("root").unwrap(), group_by_gid(0).unwrap());
+        assert_eq!(group_by_gid(4_123_456_789).unwrap(), None);
     }
 }

@@ -91,3 +91,33 @@ a_check_of_a_link_has_the_numbers_of() {
 }
 a_check_of_a_link_has_the_numbers_of_repquota_on_ext4() { a_check_of_a_link_has_the_numbers_of ext4; }
 a_check_of_a_link_has_the_numbers_of_xfs_quota_on_xfs() { a_check_of_a_link_has_the_numbers_of xfs; }
+
+# The plan to move a tree asks the destination's quota: root's own calls would pass it.
+a_plan_to_move_a_tree_is_refused_by_the_quota_of() {
+    local place=/mnt/$1 id
+    mkdir -p "$place/moved"
+    dd if=/dev/zero "of=$place/moved/file" bs=1M count=20 conv=fsync
+    chown -R bob:bob "$place/moved"
+    limit "$1" 0 10
+    sync -f "$place"
+    deputyctl rebind plan "$place/moved" --from bob --to alice >said 2>&1 && return 1
+    cat said
+    grep -q 'RebindBlocked' said
+    grep -q 'in the way: quota.*hard limit of 10.0 MiB' said
+    limit "$1" 0 100
+    id=$(deputyctl --json rebind plan "$place/moved" --from bob --to alice | python3 -c 'import json, sys; print(json.load(sys.stdin)["id"])')
+    # Used up since the plan.
+    limit "$1" 0 10
+    deputyctl --yes rebind apply --while-running "$id" >said 2>&1 && return 1
+    grep -q 'RebindBlocked' said
+    equal bob "$(stat -c %U "$place/moved/file")"
+    limit "$1" 0 100
+    deputyctl --yes rebind apply --while-running "$id"
+    equal alice "$(stat -c %U "$place/moved/file")"
+    deputyctl --yes rebind undo --while-running "$id"
+    equal bob "$(stat -c %U "$place/moved/file")"
+    deputyctl --yes rebind forget "$id"
+    rm -r "$place/moved"
+}
+a_plan_to_move_a_tree_is_refused_by_the_quota_of_ext4() { a_plan_to_move_a_tree_is_refused_by_the_quota_of ext4; }
+a_plan_to_move_a_tree_is_refused_by_the_quota_of_xfs() { a_plan_to_move_a_tree_is_refused_by_the_quota_of xfs; }

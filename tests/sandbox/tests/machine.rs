@@ -68,6 +68,7 @@ fn directories_are_as_tmpfiles_makes_them() {
 700 deputy deputy /var/lib/deputy/ledger
 755 root root /var/lib/deputy/nss
 700 root root /var/lib/deputy/pool
+700 root root /var/lib/deputy/rebind
 700 root root /var/lib/deputy/requests
 700 deputy deputy /var/lib/deputy/secrets
 700 deputy deputy /var/lib/deputy/view

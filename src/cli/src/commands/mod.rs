@@ -17,6 +17,7 @@ mod pool;
 mod pool_file;
 mod projects;
 mod queue;
+mod rebind;
 mod records;
 mod run;
 mod store;
@@ -66,6 +67,7 @@ pub fn execute(options: Options) -> Result<ExitCode, Failure> {
         Command::Session(command) => jobs::session(&context, command),
         Command::Consent(command) => consent::consent(&context, command),
         Command::Pool(command) => pool::pool(&context, command),
+        Command::Rebind(command) => rebind::rebind(&context, command),
         Command::Run(options) => run::run(&context, &options),
         Command::Job(command) => jobs::job(&context, command),
         Command::Queue(options) => queue::queue(&context, options),

@@ -9,6 +9,7 @@ mod metrics;
 mod pool;
 mod projects;
 mod queue;
+mod rebind;
 mod records;
 mod run;
 mod store;
@@ -29,6 +30,7 @@ pub use projects::{
     CreateProjectOptions, ExplainOptions, ProjectCommand, ProjectDefaultsOptions, ProjectTarget,
 };
 pub use queue::QueueOptions;
+pub use rebind::{CarryOptions, RebindCommand, RebindPlanOptions};
 pub use records::{ApplicationCommand, InstallOptions};
 pub use run::RunOptions;
 pub use store::StoreCommand;
@@ -128,6 +130,9 @@ pub enum Command {
     /// OS accounts that are leased to accounts whose people have none
     #[command(subcommand)]
     Pool(PoolCommand),
+    /// Move trees of files from one OS account to another (root only)
+    #[command(subcommand)]
+    Rebind(RebindCommand),
     /// Run a command as the account's own OS account
     Run(Box<RunOptions>),
     /// Jobs: runs of commands

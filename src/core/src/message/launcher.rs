@@ -17,6 +17,7 @@ use crate::quota::QuotaUsage;
 use crate::stream::{CapturedStream, Streams};
 
 use super::files::FilesRequest;
+use super::rebind::{RebindReply, RebindRequest};
 
 /// What a conversation is for. The client shows it to the person before the first answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -301,6 +302,9 @@ pub enum LauncherRequest {
         /// At most [`MAX_IMPORT`] records.
         records: Vec<PoolRecord>,
     },
+    /// Move a tree to another OS account. Accepted from uid 0 alone. Answered by [`LauncherReply::Rebind`], more than
+    /// once.
+    Rebind(RebindRequest),
     /// Say what would be decided about a path. Answered by [`LauncherReply::Explained`].
     ExplainPath(ExplainPathRequest),
     /// A group for a project, without members. The application's file has to allow it. Answered by
@@ -557,4 +561,6 @@ pub enum LauncherReply {
     Groups(GroupPage),
     /// What a program said about quotas.
     Quotas(Vec<QuotaUsage>),
+    /// What there is to say about a tree that goes to another OS account.
+    Rebind(RebindReply),
 }

@@ -10,6 +10,7 @@ pub mod job;
 mod launcher;
 mod owner;
 pub mod query;
+mod rebind;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,7 @@ pub use launcher::{
     RunRequest, SetGroupRequest, WithdrawRequest, Withdrawn,
 };
 pub use owner::{Offer, OwnerReply, OwnerRequest};
+pub use rebind::{RebindReply, RebindRequest};
 
 /// The most bytes of a packet. What is larger travels in a fully sealed memfd.
 pub const MAX_PACKET: usize = 64 * 1024;

@@ -4,7 +4,7 @@
 //! account for good, shuts itself in beneath its roots, and does nothing but file calls from there on, one at a time.
 //! Before each of them it looks whether what it was started under is still so.
 
-mod acls;
+pub mod acls;
 mod calls;
 pub mod decide;
 mod explain;
@@ -13,7 +13,7 @@ mod listing;
 mod places;
 mod resolve;
 mod share;
-mod stat;
+pub mod stat;
 mod stream;
 mod tree;
 mod watched;
@@ -36,6 +36,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use self::decide::Decision;
 use self::kept::Kept;
 use self::resolve::Roots;
+pub use self::resolve::own_link;
 use self::watched::Watched;
 use crate::request::{refuse, reply};
 use crate::shepherd::Purpose;

@@ -310,11 +310,11 @@ pub fn of_member(
     if !record.has(account, identity) {
         return Err(missing(&record));
     }
-    match accounts::group_name(gid.raw()).map_err(name_service)? {
-        Some(name) if name != record.name.as_str() => Err(Denial::new(
+    match accounts::group_by_gid(gid.raw()).map_err(name_service)? {
+        Some(group) if group.name != record.name.as_str() => Err(Denial::new(
             Code::Conflict,
             "name service",
-            format!("gid {gid} of the project's group is the group {name} by now"),
+            format!("gid {gid} of the project's group is the group {} by now", group.name),
         )
         .remedy("take the other group away, or choose a range for [pool] that nobody else uses")),
         _ => Ok(gid),
