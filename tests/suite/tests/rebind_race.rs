@@ -93,6 +93,19 @@ fn whoever_swaps_links_and_renames_meanwhile_leads_nothing_outside_over() {
                 }
             });
         });
+        // Others stay, and each is now in one folder and now in another.
+        scope.spawn(|| {
+            racing(&stop, |[a, b, c], round| {
+                let name = format!("stays-{}", 1 + round % 5);
+                let from = format!("{VICTIMS}/folder/{}", 1 + round % 5);
+                if round < 5 {
+                    linkat(rustix::fs::CWD, &from, a, &name, AtFlags::empty()).unwrap();
+                }
+                let _ = renameat(a, &name, b, &name);
+                let _ = renameat(b, &name, c, &name);
+                let _ = renameat(c, &name, a, &name);
+            });
+        });
         // Files change places with links to victims, names with names, and folders are moved about.
         scope.spawn(|| {
             racing(&stop, |[a, b, c], round| {
