@@ -193,13 +193,13 @@ fn many(folder: &Path, count: u64, (uid, gid): (u32, u32), held: bool) -> Result
 
 /// Runs one measurement in a process of its own: nanoseconds, and the most KiB that a file agent had.
 fn run(what: What, count: u64) -> Result<(u64, u64)> {
-    let serves = match what {
+    let other_end = match what {
         What::SocketRead => Some(Serves::Sending),
         What::SocketWrite => Some(Serves::Receiving),
         _ => None,
     };
-    let server = serves.map(|serves| {
-        let word = serves.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+    let server = other_end.map(|role| {
+        let word = role.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
         let mut server = Command::new("runuser");
         server.args(["-u", USER, "--", "deputy-bench", "file-server", &word]).stdout(Stdio::piped()).spawn()
     });

@@ -92,14 +92,11 @@ impl Disk {
     /// Limits of alice's, in KiB.
     fn limit(&self, soft: u64, hard: u64) {
         let root = self.root.to_str().expect("text");
-        match self.kind {
-            "ext4" => {
-                run("setquota", &["-u", "alice", &soft.to_string(), &hard.to_string(), "0", "0", root]);
-            }
-            _ => {
-                let words = format!("limit -u bsoft={soft}k bhard={hard}k alice");
-                run("xfs_quota", &["-x", "-c", &words, root]);
-            }
+        if self.kind == "ext4" {
+            run("setquota", &["-u", "alice", &soft.to_string(), &hard.to_string(), "0", "0", root]);
+        } else {
+            let words = format!("limit -u bsoft={soft}k bhard={hard}k alice");
+            run("xfs_quota", &["-x", "-c", &words, root]);
         }
     }
 
@@ -315,17 +312,19 @@ fn a_group_s_and_a_tree_s_quota_count_too(disk: &Disk) {
     disk.empty();
     disk.limit(0, 0);
     let root = disk.root.to_str().expect("text");
-    match disk.kind {
-        "ext4" => run("setquota", &["-g", "alice", "0", "6144", "0", "0", root]),
-        _ => run("xfs_quota", &["-x", "-c", "limit -g bhard=6m alice", root]),
+    if disk.kind == "ext4" {
+        run("setquota", &["-g", "alice", "0", "6144", "0", "0", root]);
+    } else {
+        run("xfs_quota", &["-x", "-c", "limit -g bhard=6m alice", root]);
     }
     let gid = format!("gid {}: ", ids("alice").gid);
     let upload = disk.file(&["put", &disk.local(8 * MIB), &disk.path("upload")]);
     assert_eq!(refused(&upload), "FileError");
     assert!(upload.stderr.contains(&gid) && upload.stderr.contains("of 6.0 MiB space"), "{}", upload.stderr);
-    match disk.kind {
-        "ext4" => run("setquota", &["-g", "alice", "0", "0", "0", "0", root]),
-        _ => run("xfs_quota", &["-x", "-c", "limit -g bhard=0 alice", root]),
+    if disk.kind == "ext4" {
+        run("setquota", &["-g", "alice", "0", "0", "0", "0", root]);
+    } else {
+        run("xfs_quota", &["-x", "-c", "limit -g bhard=0 alice", root]);
     }
     if disk.kind != "xfs" {
         return;
