@@ -101,3 +101,39 @@ a_full_disk_is_named_and_over_when_there_is_room() {
     equal "$(id -u alice)" "$(job id -u)"
     deputyctl store verify
 }
+
+# Only on a machine whose clock is its own.
+a_clock_that_is_set_is_told_and_ends_what_rests_on_it() {
+    local path session
+    trap 'date -s "@$(($(date +%s) + ${shifted:-0}))"' EXIT
+    path=$(start alice /bin/sleep 4249)
+    session=$(as portal deputyctl login demo alice --answers-fd 9 9< <(echo wonder))
+    portal session show "$session"
+    date -s '-3 days'
+    shifted=$((3 * 24 * 3600))
+    eventually status_says deputyd.service "the machine's clock was set back"
+    refused NotFound portal session show "$session"
+    # The job does not notice, new ones run, and who logs in again is let in.
+    equal "$(id -u alice)" "$(job id -u)"
+    pgrep -f '^/bin/sleep 4249'
+    session=$(as portal deputyctl login demo alice --answers-fd 9 9< <(echo wonder))
+    # Put right, as the guide says.
+    date -s '+3 days'
+    shifted=0
+    eventually status_says deputyd.service "the machine's clock was set ahead"
+    refused NotFound portal session show "$session"
+    systemctl reload deputyd.service
+    eventually clock_is_not_mentioned
+    portal job cancel "${path##*/}" --grace 0
+    eventually is_over "${path##*/}"
+    equal 15 "$(field "${path##*/}" signal)"
+    # Set while nobody looked.
+    systemctl stop deputyd.service
+    date -s '-3 days'
+    shifted=$((3 * 24 * 3600))
+    systemctl start deputyd.service
+    eventually status_says deputyd.service "the machine's clock was set back"
+    equal "$(id -u alice)" "$(job id -u)"
+    deputyctl store verify
+}
+clock_is_not_mentioned() { not grep clock <<<"$(systemctl show -P StatusText deputyd.service)"; }

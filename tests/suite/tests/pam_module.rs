@@ -545,7 +545,7 @@ fn serve(connection: &OwnedFd, manner: Manner, heard: &Mutex<Vec<Vec<u8>>>) {
             }),
         })),
         (Manner::Lying | Manner::Late, Question::OpenSession { .. }) => {
-            tell(&QueryReply::Opened { session: "/x".into() })
+            tell(&QueryReply::Opened { session: "/x".into() });
         }
         (Manner::Lying | Manner::Late, _) => tell(&QueryReply::Right { ticket: "t".into() }),
     }
