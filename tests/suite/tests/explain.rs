@@ -222,7 +222,7 @@ fn listing(folder: &str) -> String {
 }
 
 #[test]
-fn a_path_writes_no_consent_that_a_call_would_write_and_starts_no_agent() {
+fn a_path_writes_no_consent_that_a_call_would_write() {
     need_the_sandbox();
     add_service_user("svc-pathrule");
     install_application(
