@@ -4,21 +4,23 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/.."
-sections=${BENCH:-launches memory accounts refusals names files}
+sections=${BENCH:-launches memory accounts refusals names logins files}
 for section in $sections; do
     case $section in
-        launches | memory | accounts | refusals | names | files) ;;
-        *) echo "BENCH: there is no section $section; there are launches, memory, accounts, refusals, names and files" >&2; exit 2 ;;
+        launches | memory | accounts | refusals | names | logins | files) ;;
+        *) echo "BENCH: there is no section $section; there are launches, memory, accounts, refusals, names, logins and files" >&2; exit 2 ;;
     esac
 done
 cargo=${CARGO:-cargo}
 bin=${CARGO_TARGET_DIR:-target}/release
 $cargo build --locked --release --quiet -p deputyd -p deputyctl -p deputy-launcher -p deputy-sandbox -p deputy-bench \
-    -p deputy-nss -p deputy-nss-format -p deputy-suite
+    -p deputy-nss -p deputy-pam -p deputy-nss-format -p deputy-suite
 cc -O2 -Wall -Wextra -o "$bin/deputy-bench-limit" benches/reference/limit.c -lpam
 cc -O2 -Wall -Wextra -o "$bin/deputy-bench-nss" benches/reference/nss.c
+cc -O2 -Wall -Wextra -o "$bin/deputy-bench-login" benches/reference/login.c -lpam -lcrypt
 DEPUTY_BENCH_NSS=$(realpath "$bin")/libnss_deputy.so
-export DEPUTY_BENCH_NSS
+DEPUTY_BENCH_PAM=$(realpath "$bin")/libpam_deputy.so
+export DEPUTY_BENCH_NSS DEPUTY_BENCH_PAM
 
 # On the file system of the build, which is a real one: the records are put on it as on a server's.
 state=
@@ -49,6 +51,8 @@ for section in $sections; do
             ;;
         refusals)
             printf '\n== Refusal times\n\n'
+            in_sandbox -- env -u DEPUTY_BENCH_PAM deputy-refusal-times
+            printf '\nThe same by PAM:\n\n'
             in_sandbox -- deputy-refusal-times
             ;;
         files)
@@ -60,6 +64,11 @@ for section in $sections; do
         names)
             printf '\n== The name service\n\n'
             in_sandbox --no-daemons -- deputy-bench names
+            ;;
+        logins)
+            printf '\n== Logins by PAM\n\n'
+            in_sandbox --user service/portal: --user alice:wonder:lab1 --application benches/logins/bench.toml -- \
+                deputy-bench --rounds 100 logins
             ;;
     esac
 done

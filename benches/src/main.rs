@@ -11,6 +11,7 @@ mod contender;
 mod cost;
 mod deputy;
 mod files;
+mod logins;
 mod memory;
 mod nss;
 mod portal;
@@ -97,6 +98,8 @@ enum Role {
     },
     /// Look-ups of names and ids, beside other name services
     Names,
+    /// Logins through PAM, beside those with a password of passwd
+    Logins,
     /// Fills the store in a folder, and prints one JSON object
     Store {
         /// The folder for the ledger and its view
@@ -137,7 +140,7 @@ fn main() -> Result<()> {
             println!("{}", serde_json::to_string_pretty(&store::ask(&folder)?)?);
             return Ok(());
         }
-        Some(Role::Accounts { .. } | Role::Names | Role::Memory { .. } | Role::Files(_)) | None => {}
+        Some(Role::Accounts { .. } | Role::Names | Role::Logins | Role::Memory { .. } | Role::Files(_)) | None => {}
     }
     ensure!(
         std::path::Path::new("/run/deputy-sandbox").is_dir() || contender::systemd_booted(),
@@ -157,6 +160,12 @@ fn main() -> Result<()> {
         let rows = nss::rows()?;
         let json = options.json.then(|| serde_json::to_string_pretty(&rows)).transpose()?;
         println!("{}", json.unwrap_or_else(|| nss::table(&rows)));
+        return Ok(());
+    }
+    if let Some(Role::Logins) = options.role {
+        let report = logins::measure(options.rounds)?;
+        let json = options.json.then(|| serde_json::to_string_pretty(&report)).transpose()?;
+        println!("{}", json.unwrap_or_else(|| logins::table(&report)));
         return Ok(());
     }
     deputy::link_the_account()?;

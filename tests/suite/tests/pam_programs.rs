@@ -1,4 +1,4 @@
-//! Accounts in programs that know nothing of Deputy: JupyterHub's own PAM authenticator, and `login` on a terminal.
+//! Accounts in programs that know nothing of Deputy: a hub of notebooks with its own PAM authenticator, and `login`.
 #![forbid(unsafe_code)]
 
 use std::fs;

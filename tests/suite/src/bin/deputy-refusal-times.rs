@@ -8,17 +8,24 @@
 //! tests/suite/run.sh target/debug/deputy-refusal-times [TRIES]
 //! ```
 //!
+//! With `DEPUTY_BENCH_PAM`, the path of `pam_deputy.so`, the logins are those of a program that uses PAM; else they are
+//! calls on the bus.
+//!
 //! Prints the quartiles of each reason in milliseconds, and between each two the largest distance of their distributions
 //! (0: the same, 1: apart), beside that of two halves of the same reason, and what chance alone exceeds once in twenty
 //! times.
 #![forbid(unsafe_code)]
 
+use std::fs;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use deputy_suite::client::{Client, on_bus, options};
 use deputy_suite::machine::{install_application, run, wait_until};
+use deputy_suite::pam::{MODULE, service};
+use deputy_suite::people::answering;
 use deputy_suite::{deputyctl, need_the_sandbox};
 use futures_util::stream::{self, StreamExt as _};
 
@@ -37,13 +44,25 @@ fn main() {
     need_the_sandbox();
     let tries = std::env::args().nth(1).map_or(TRIES, |text| text.parse().expect("a number of tries"));
     prepare();
+    let by_pam = std::env::var_os("DEPUTY_BENCH_PAM").is_some_and(|module| {
+        fs::create_dir_all("/srv/pam").expect("a folder");
+        fs::copy(module, MODULE).expect("the module");
+        service("times", "application=keeper");
+        true
+    });
     let mut times: Vec<Vec<Duration>> = on_bus("keeper", async |client| {
         // One reason after the other and around again, so that whatever changes meanwhile changes for all.
         let jobs = (0..tries * REASONS.len()).map(|number| {
             let client = client.clone();
             async move {
                 let reason = number % REASONS.len();
-                (reason, attempt(&client, REASONS[reason].1, number).await)
+                let account = REASONS[reason].1;
+                let took = if by_pam {
+                    attempt_by_pam(account, number).await
+                } else {
+                    attempt(&client, account, number).await
+                };
+                (reason, took)
             }
         });
         let measured: Vec<(usize, Duration)> = stream::iter(jobs).buffer_unordered(AT_ONCE).collect().await;
@@ -111,7 +130,8 @@ fn sorted(times: impl Iterator<Item = Duration>) -> Vec<Duration> {
 
 fn prepare() {
     run("useradd", &["--system", "--user-group", "--shell", "/usr/sbin/nologin", "keeper"]);
-    let text = "service_user = \"keeper\"\nauthentication = [\"password\"]\n";
+    let text =
+        "service_user = \"keeper\"\nauthentication = [\"password\"]\n[pam]\naccounts_only = [\"times\"]\n";
     install_application("keeper", text);
     wait_until("the application is known", || {
         deputyctl("keeper", &["account", "list", "keeper"]).status == 0
@@ -142,6 +162,23 @@ async fn attempt(client: &Client, account: &str, number: usize) -> Duration {
     let refused = client.call::<_, (zbus::OwnedObjectPath,)>("Authentication.Password", &body).await;
     let took = begun.elapsed();
     assert_eq!(refused.expect_err("a refusal").code(), "AuthenticationFailed", "{account}");
+    took
+}
+
+/// The same, through a program that knows PAM.
+async fn attempt_by_pam(account: &'static str, number: usize) -> Duration {
+    let password = if account == "present" { "another harbour seven kites" } else { PASSWORD };
+    let origin = format!("rhost=try-{number}");
+    let login = move || {
+        // Its thread is the application's, which may ask about its own accounts.
+        let mut command = Command::new("pamtester");
+        command.args(["-I", &origin, "times", account, "authenticate"]);
+        let begun = Instant::now();
+        let output = answering(command, &[password]);
+        (begun.elapsed(), output)
+    };
+    let (took, output) = tokio::task::spawn_blocking(login).await.expect("it ran");
+    assert!(output.stderr.ends_with("pamtester: Authentication failure\n"), "{account}: {output:?}");
     took
 }
 
