@@ -140,7 +140,8 @@ fn main() -> Result<()> {
             println!("{}", serde_json::to_string_pretty(&store::ask(&folder)?)?);
             return Ok(());
         }
-        Some(Role::Accounts { .. } | Role::Names | Role::Logins | Role::Memory { .. } | Role::Files(_)) | None => {}
+        Some(Role::Accounts { .. } | Role::Names | Role::Logins | Role::Memory { .. } | Role::Files(_))
+        | None => {}
     }
     ensure!(
         std::path::Path::new("/run/deputy-sandbox").is_dir() || contender::systemd_booted(),
