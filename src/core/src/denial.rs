@@ -92,6 +92,13 @@ codes! {
     FileError,
     /// The file agent ended or did not answer in time: whether the call was done is not known.
     FileAgentLost,
+    // Slurm.
+    /// The kind has no such executor, or root's policy lists no such partition, account or quality of service.
+    ExecutorNotAllowed,
+    /// Slurm refused, in the words of the message.
+    SlurmRefused,
+    /// Slurm's programs are not set up here, or its controller does not answer.
+    SlurmUnavailable,
     // The OS account.
     /// The name service does not know the OS account.
     OsAccountUnknown,

@@ -32,6 +32,7 @@ pub mod role;
 pub mod schedule;
 pub mod settings;
 pub mod size;
+pub mod slurm;
 pub mod stream;
 mod toml_error;
 

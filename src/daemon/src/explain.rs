@@ -11,6 +11,7 @@ use deputy_core::application::DEFAULT_KIND;
 use deputy_core::message::{ExplainRequest, Explanation, LauncherReply, LauncherRequest};
 use deputy_core::project::ProjectKey;
 use deputy_core::schedule::AccountKey;
+use deputy_core::slurm::Executor;
 use deputy_core::stream::Streams;
 use deputy_core::{AccountName, Code, Denial, KindName};
 
@@ -131,13 +132,16 @@ async fn decide(daemon: &Daemon, registered: &Registered, question: Question) ->
         argv: &question.argv,
         environment: &question.environment,
         spec: Some(&question.spec),
+        executor: None,
     };
     let ready = ready(daemon, registered, &wanted).await?;
-    if question.spec.gpus > 0 {
-        daemon.tracker.queue().find_gpus(daemon).await;
+    if ready.executor == Executor::Local {
+        if question.spec.gpus > 0 {
+            daemon.tracker.queue().find_gpus(daemon).await;
+        }
+        let owner = AccountKey { application: registered.name.clone(), account: question.account.clone() };
+        daemon.tracker.queue().would_enter(daemon, owner, &question.kind, &question.spec)?;
     }
-    let owner = AccountKey { application: registered.name.clone(), account: question.account.clone() };
-    daemon.tracker.queue().would_enter(daemon, owner, &question.kind, &question.spec)?;
     let request = LauncherRequest::Explain(ExplainRequest {
         application: registered.name.clone(),
         account: question.account,

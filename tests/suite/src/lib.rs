@@ -15,6 +15,7 @@ pub mod nss;
 pub mod people;
 pub mod pool;
 pub mod requests;
+pub mod slurm;
 pub mod streams;
 pub mod talk;
 pub mod trace;

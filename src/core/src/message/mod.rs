@@ -23,8 +23,9 @@ pub use files::{
 };
 pub use launcher::{
     Asking, Authenticated, ConsentPage, ConsentRequest, ConverseRequest, ExamineRequest, ExplainRequest,
-    Explanation, JobCommand, JobState, LauncherReply, LauncherRequest, Leased, LinkState, MAX_FORGET,
-    MAX_IMPORT, PoolPage, Purpose, Returned, RunRequest, WithdrawRequest, Withdrawn,
+    Explanation, JobCommand, JobState, LauncherReply, LauncherRequest, Leased, LinkState, MAX_ASKED,
+    MAX_FORGET, MAX_IMPORT, PoolPage, Purpose, Returned, RunRequest, SubmitRequest, WithdrawRequest,
+    Withdrawn,
 };
 pub use owner::{Offer, OwnerReply, OwnerRequest};
 

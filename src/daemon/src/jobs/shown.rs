@@ -1,6 +1,7 @@
 //! A job as the interface and a watcher's lines show it.
 
 use deputy_core::job::{Enforcement, JobEnd};
+use deputy_core::slurm::Executor;
 use deputy_core::stream::Output;
 use serde::Serialize;
 use zbus::ObjectPath;
@@ -23,6 +24,11 @@ pub struct Shown {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     state: &'static str,
+    executor: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slurm_job: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     queued: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     starting: Option<u64>,
@@ -83,6 +89,14 @@ pub fn state_name(state: &JobState) -> &'static str {
         JobState::Ended { .. } => "done",
         JobState::Lost { .. } => "lost",
         JobState::Abandoned { .. } => "abandoned",
+    }
+}
+
+/// The state of a job as the interface names it: one that Slurm was asked to take waits in its queue, too.
+pub fn state_of(job: &Job) -> &'static str {
+    match (job.spec.executor, &job.state) {
+        (Executor::Slurm, JobState::Starting {}) => "queued",
+        (_, state) => state_name(state),
     }
 }
 
@@ -161,7 +175,10 @@ impl From<&Job> for Shown {
             gid: job.os.gid.raw(),
             kind: job.kind.to_string(),
             name: job.spec.name.as_ref().map(ToString::to_string),
-            state: state_name(&job.state),
+            state: state_of(job),
+            executor: job.spec.executor.as_str(),
+            slurm_job: job.slurm_job.map(|number| number.0),
+            reason: job.reason.clone(),
             queued: job.queued.0,
             starting: job.starting.map(|at| at.0),
             started: job.started.map(|at| at.0).or(ran),
@@ -200,6 +217,9 @@ pub fn record(job: &Job) -> Record {
         .with("argv", argv)
         .maybe("directory", job.cwd.as_ref().map(|cwd| cwd.0.clone()))
         .with("state", shown.state)
+        .with("executor", shown.executor)
+        .maybe("slurm_job", shown.slurm_job)
+        .maybe("reason", shown.reason)
         .with("queued", shown.queued)
         .maybe("starting", shown.starting)
         .maybe("started", shown.started)
@@ -258,6 +278,8 @@ pub(super) mod tests {
             ended,
             gpus: Vec::new(),
             forgotten: None,
+            slurm_job: None,
+            reason: None,
         }
     }
 

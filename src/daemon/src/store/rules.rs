@@ -58,6 +58,7 @@ pub(crate) fn apply(
         }
         Change::JobQueued { .. }
         | Change::JobLeased { .. }
+        | Change::JobSubmitted { .. }
         | Change::JobStarted { .. }
         | Change::JobEnded { .. }
         | Change::JobLost { .. }
