@@ -9,7 +9,7 @@ test_arguments=$*
 # These need a Slurm, which takes some seconds to start.
 name=$(basename "$program")
 case ${name%-*} in
-    slurm | slurm_kill) set -- --slurm "$@" ;;
+    slurm_jobs | slurm_kill) set -- --slurm "$@" ;;
 esac
 bin=${DEPUTY_BIN_DIR:-$here/../../target/debug}
 # shellcheck disable=SC2086 # the arguments of a test program are plain words

@@ -1,4 +1,4 @@
-//! A Slurm of one node inside, with accounting: munged, MariaDB, slurmdbd, slurmctld and slurmd, all of them Debian's.
+//! A Slurm of one node inside, with accounting: munged, `MariaDB`, slurmdbd, slurmctld and slurmd, all of them Debian's.
 //!
 //! They listen on the loopback only, at ports that were free when the sandbox began, so that several sandboxes do not
 //! meet. The node says that it has sixteen processors and two GPUs, whatever the machine has.
@@ -213,7 +213,8 @@ fn associate(users: &[User]) -> Result<()> {
     for user in users.iter().filter(|user| !user.service) {
         if let Some(group) = user.groups.first() {
             // An account that is there already is no fault.
-            commands += &format!("add account {group}\nadd user {} account={group}\n", user.name);
+            let lines = ["add account ", group, "\nadd user ", &user.name, " account=", group, "\n"];
+            commands.extend(lines);
         }
     }
     let mut child = Command::new("/usr/bin/sacctmgr")

@@ -110,8 +110,12 @@ pub fn refusal(error: &str) -> Option<String> {
 pub struct Queued {
     /// Whose it is.
     pub uid: u32,
+    /// Its name.
+    pub name: String,
     /// Slurm's word.
     pub state: String,
+    /// How its script ended, as the kernel says it (`wait(2)`): a number that the accounting has only in part.
+    pub status: u32,
     /// For what it waits.
     pub reason: String,
 }
@@ -121,17 +125,22 @@ pub struct Queued {
 pub fn queue(output: &str) -> Result<BTreeMap<SlurmJobId, Queued>, AnswerError> {
     let mut jobs = BTreeMap::new();
     for line in output.lines() {
-        let mut fields = line.splitn(4, '|');
-        let (Some(id), Some(uid), Some(state), Some(reason)) =
-            (fields.next(), fields.next(), fields.next(), fields.next())
+        let mut fields = line.splitn(6, '|');
+        let mut field = || fields.next().ok_or_else(|| strange("squeue", line));
+        let (id, uid, name) = (field()?, field()?, field()?);
+        let (state, status, reason) = (field()?, field()?, field()?);
+        let word = !state.is_empty() && state.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+        let (Ok(uid), Ok(status), true, Some(reason)) =
+            (uid.parse(), status.parse(), word, reason.strip_suffix('|'))
         else {
             return Err(strange("squeue", line));
         };
-        let word = !state.is_empty() && state.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
-        let (Ok(uid), true) = (uid.parse(), word) else { return Err(strange("squeue", line)) };
         let Some(id) = job_number(id) else { continue };
         let reason = reason.chars().filter(|character| !character.is_control()).take(60).collect();
-        if jobs.insert(id, Queued { uid, state: state.to_owned(), reason }).is_some() {
+        if jobs
+            .insert(id, Queued { uid, name: name.to_owned(), state: state.to_owned(), status, reason })
+            .is_some()
+        {
             return Err(strange("squeue", line));
         }
     }
@@ -143,6 +152,8 @@ pub fn queue(output: &str) -> Result<BTreeMap<SlurmJobId, Queued>, AnswerError> 
 pub struct Accounted {
     /// Whose it is.
     pub uid: Option<u32>,
+    /// Its name.
+    pub name: String,
     /// Slurm's word, the first one.
     pub state: String,
     exit: Exit,
@@ -167,13 +178,48 @@ impl Exit {
         Some(Self { code: code.parse().ok()?, signal: signal.parse().ok()? })
     }
 
-    fn end(self) -> Option<JobEnd> {
+    /// The end that this tells. `sacct` shows exit codes without their highest bit, so that of most codes it is not
+    /// known which of two it was.
+    fn end(self) -> Own {
         match self {
             // No signal has this number; it is how Slurm says that memory ran out.
-            Self { signal: 125, .. } => Some(JobEnd::Signaled { signal: 9, core: false }),
-            Self { signal: 1.., .. } => Some(JobEnd::Signaled { signal: self.signal, core: false }),
-            Self { code: 1.., .. } => Some(JobEnd::Exited { code: self.code }),
-            _ => None,
+            Self { signal: 125, .. } => Own::Known(JobEnd::Signaled { signal: 9, core: false }),
+            Self { signal: 1.., .. } => Own::Known(JobEnd::Signaled { signal: self.signal, core: false }),
+            Self { code: 1.., .. } => Own::OneOfTwo(self.code),
+            _ => Own::Nothing,
+        }
+    }
+}
+
+/// How a job's script itself ended.
+enum Own {
+    /// Exactly so.
+    Known(JobEnd),
+    /// With this exit code or 128 more.
+    OneOfTwo(u8),
+    /// It is not told, or it ended well.
+    Nothing,
+}
+
+impl Own {
+    /// What the kernel's number says.
+    fn from_status(status: u32) -> Self {
+        match (status >> 8 & 0xff, status & 0x7f) {
+            (0, 0) => Own::Nothing,
+            (_, 125) => Own::Known(JobEnd::Signaled { signal: 9, core: false }),
+            (_, signal @ 1..) => {
+                Own::Known(JobEnd::Signaled { signal: signal.cast_signed(), core: status & 0x80 != 0 })
+            }
+            // It has eight bits.
+            (code, _) => Own::Known(JobEnd::Exited { code: u8::try_from(code).unwrap_or(u8::MAX) }),
+        }
+    }
+
+    /// The first of these that tells something.
+    fn or(self, other: impl FnOnce() -> Self) -> Self {
+        match self {
+            Own::Nothing => other(),
+            known => known,
         }
     }
 }
@@ -183,7 +229,7 @@ pub fn accounting(output: &str) -> Result<BTreeMap<SlurmJobId, Accounted>, Answe
     let mut jobs: BTreeMap<SlurmJobId, Accounted> = BTreeMap::new();
     for line in output.lines() {
         let fields: Vec<&str> = line.split('|').collect();
-        let [id, uid, state, exit, elapsed, user, system, rss, ended] = fields[..] else {
+        let [id, uid, name, state, exit, elapsed, user, system, rss, ended] = fields[..] else {
             return Err(strange("sacct", line));
         };
         let (number, step) = id.split_once('.').map_or((id, None), |(number, step)| (number, Some(step)));
@@ -200,6 +246,7 @@ pub fn accounting(output: &str) -> Result<BTreeMap<SlurmJobId, Accounted>, Answe
             continue;
         }
         job.uid = Some(uid.parse().map_err(|_| bad())?);
+        name.clone_into(&mut job.name);
         state.split(' ').next().unwrap_or_default().clone_into(&mut job.state);
         job.exit = exit;
         job.elapsed_seconds = elapsed.parse().map_err(|_| bad())?;
@@ -239,9 +286,9 @@ fn kibibytes(text: &str) -> Option<u64> {
     (0.0..1e15).contains(&kib).then_some(kib as u64)
 }
 
-/// Where a job of this user stands, by both answers. What belongs to somebody else is not there.
-pub fn state(uid: u32, queued: Option<&Queued>, accounted: Option<&Accounted>) -> SlurmState {
-    let queued = queued.filter(|queued| queued.uid == uid);
+/// Where the job of this name and user stands, by both answers. What is somebody else's, or another job's, is not there.
+pub fn state(name: &str, uid: u32, queued: Option<&Queued>, accounted: Option<&Accounted>) -> SlurmState {
+    let queued = queued.filter(|queued| queued.uid == uid && queued.name == name);
     match queued.map(|queued| queued.state.as_str()) {
         Some(
             "PENDING" | "CONFIGURING" | "REQUEUED" | "REQUEUE_HOLD" | "REQUEUE_FED" | "SPECIAL_EXIT"
@@ -250,40 +297,49 @@ pub fn state(uid: u32, queued: Option<&Queued>, accounted: Option<&Accounted>) -
         Some("RUNNING" | "COMPLETING" | "SUSPENDED" | "STOPPED" | "SIGNALING" | "STAGE_OUT" | "RESIZING") => {
             SlurmState::Running
         }
-        in_queue => match accounted.filter(|accounted| accounted.uid == Some(uid)) {
-            Some(accounted) => by_accounting(accounted),
-            // It ended, and the accounting will hear of it.
-            None if in_queue.is_some() => SlurmState::Unsettled,
-            None => SlurmState::Gone,
-        },
+        in_queue => {
+            match accounted.filter(|accounted| accounted.uid == Some(uid) && accounted.name == name) {
+                Some(accounted) => by_accounting(accounted, queued.map_or(0, |queued| queued.status)),
+                // It ended, and the accounting will hear of it.
+                None if in_queue.is_some() => SlurmState::Unsettled,
+                None => SlurmState::Gone,
+            }
+        }
     }
 }
 
 /// Whether the queue says that a job has not ended, so that the accounting need not be asked.
 pub fn is_open(queued: &Queued) -> bool {
-    matches!(state(queued.uid, Some(queued), None), SlurmState::Waiting { .. } | SlurmState::Running)
+    matches!(
+        state(&queued.name, queued.uid, Some(queued), None),
+        SlurmState::Waiting { .. } | SlurmState::Running
+    )
 }
 
-fn by_accounting(job: &Accounted) -> SlurmState {
+fn by_accounting(job: &Accounted, status: u32) -> SlurmState {
     let Some(ended) = job.ended else { return SlurmState::Unsettled };
     let shown = job.state.clone();
-    let own = job.batch.and_then(Exit::end).or_else(|| job.exit.end());
-    let signaled = |signal| JobEnd::Signaled { signal, core: false };
-    let (end, cause) = match job.state.as_str() {
-        "COMPLETED" => (JobEnd::Exited { code: 0 }, None),
-        "FAILED" => match own {
-            Some(end) => (end, None),
-            None => return SlurmState::Failed { state: shown },
-        },
+    let own = Own::from_status(status).or(|| job.batch.map_or(Own::Nothing, Exit::end)).or(|| job.exit.end());
+    let (by_itself, signal, cause) = match job.state.as_str() {
+        "COMPLETED" => (Some(JobEnd::Exited { code: 0 }), 0, None),
+        // Not 0, and 0 without its highest bit.
+        "FAILED" => (Some(JobEnd::Exited { code: 128 }), 0, None),
         // One that never ran has no first step.
         "CANCELLED" | "DEADLINE" if job.batch.is_none() && job.elapsed_seconds == 0 => {
             return SlurmState::NeverRan { state: shown };
         }
-        "CANCELLED" => (own.unwrap_or_else(|| signaled(15)), Some(EndCause::Cancelled)),
-        "TIMEOUT" => (own.unwrap_or_else(|| signaled(15)), Some(EndCause::TimeLimit)),
-        "OUT_OF_MEMORY" => (own.unwrap_or_else(|| signaled(9)), Some(EndCause::OutOfMemory)),
+        "CANCELLED" => (None, 15, Some(EndCause::Cancelled)),
+        "TIMEOUT" => (None, 15, Some(EndCause::TimeLimit)),
+        "OUT_OF_MEMORY" => (None, 9, Some(EndCause::OutOfMemory)),
         "PENDING" | "RUNNING" | "SUSPENDED" | "RESIZING" | "REQUEUED" => return SlurmState::Unsettled,
         _ => return SlurmState::Failed { state: shown },
+    };
+    let end = match own {
+        Own::Known(end) => end,
+        Own::OneOfTwo(code) => {
+            return SlurmState::Failed { state: format!("{shown} ({code} or {})", u16::from(code) + 128) };
+        }
+        Own::Nothing => by_itself.unwrap_or(JobEnd::Signaled { signal, core: false }),
     };
     let usage = Usage {
         user_us: job.user_us,
@@ -333,18 +389,22 @@ mod tests {
 
     #[test]
     fn a_queue_of_another_form_is_no_queue() {
-        let jobs =
-            queue("5|1001|PENDING|Resources\n6_[1-9]|1001|PENDING|Priority\n7|1002|RUNNING|None\n").unwrap();
+        let jobs = queue(
+            "5|1001|n|PENDING|0|Resources|\n6_[1-9]|1001|n|PENDING|0|Priority|\n7|1002|n|RUNNING|0|None|\n",
+        )
+        .unwrap();
         assert_eq!(jobs.len(), 2);
         assert_eq!(jobs[&SlurmJobId(5)].reason, "Resources");
         assert!(is_open(&jobs[&SlurmJobId(7)]));
         for bad in [
             "slurm_load_jobs error: Unable to contact slurm controller",
-            "5|1001|PENDING",
-            "5|x|PENDING|y",
-            "5|1001|pending|y",
-            "5|1001||y",
-            "5|1001|RUNNING|None\n5|1001|COMPLETED|None",
+            "5|1001|n|PENDING",
+            "5|1001|n|PENDING|0|Resources",
+            "5|1001|n|PENDING|0:0|Resources|",
+            "5|x|n|PENDING|0|y|",
+            "5|1001|n|pending|0|y|",
+            "5|1001|n||0|y|",
+            "5|1001|n|RUNNING|0|None|\n5|1001|n|COMPLETED|0|None|",
         ] {
             assert!(queue(bad).is_err(), "{bad}");
         }
@@ -352,7 +412,7 @@ mod tests {
 
     fn one(rows: &str) -> SlurmState {
         let accounted = accounting(rows).unwrap();
-        state(1001, None, accounted.get(&SlurmJobId(5)))
+        state("n", 1001, None, accounted.get(&SlurmJobId(5)))
     }
 
     fn end_of(rows: &str) -> (JobEnd, Option<EndCause>) {
@@ -367,29 +427,55 @@ mod tests {
         let signaled = |signal| JobEnd::Signaled { signal, core: false };
         for (rows, end, cause) in [
             (
-                "5|1001|COMPLETED|0:0|101|00:00.003|00:00:00||9\n5.batch||COMPLETED|0:0|101|00:00.003|00:00:00|1308K|9",
+                "5|1001|n|COMPLETED|0:0|101|00:00.003|00:00:00||9\n5.batch||batch|COMPLETED|0:0|101|00:00.003|00:00:00|1308K|9",
                 JobEnd::Exited { code: 0 },
                 None,
             ),
-            ("5|1001|FAILED|3:0|0|00:00|00:00||9", JobEnd::Exited { code: 3 }, None),
+            ("5|1001|n|FAILED|0:0|0|00:00|00:00||9", JobEnd::Exited { code: 128 }, None),
             (
-                "5|1001|FAILED|0:9|0|00:00|00:00||9\n5.batch||CANCELLED|0:9|0|00:00|00:00||9",
+                "5|1001|n|FAILED|0:9|0|00:00|00:00||9\n5.batch||batch|CANCELLED|0:9|0|00:00|00:00||9",
                 signaled(9),
                 None,
             ),
             (
-                "5|1001|CANCELLED by 1001|0:0|4|00:00|00:00||9\n5.batch||CANCELLED|0:15|4|00:00|00:00||9",
+                "5|1001|n|CANCELLED by 1001|0:0|4|00:00|00:00||9\n5.batch||batch|CANCELLED|0:15|4|00:00|00:00||9",
                 signaled(15),
                 Some(EndCause::Cancelled),
             ),
             (
-                "5|1001|TIMEOUT|0:0|60|00:00|00:00||9\n5.batch||CANCELLED|0:15|60|00:00|00:00||9",
+                "5|1001|n|TIMEOUT|0:0|60|00:00|00:00||9\n5.batch||batch|CANCELLED|0:15|60|00:00|00:00||9",
                 signaled(15),
                 Some(EndCause::TimeLimit),
             ),
-            ("5|1001|OUT_OF_MEMORY|0:125|6|00:00|00:00||9", signaled(9), Some(EndCause::OutOfMemory)),
+            ("5|1001|n|OUT_OF_MEMORY|0:125|6|00:00|00:00||9", signaled(9), Some(EndCause::OutOfMemory)),
         ] {
             assert_eq!(end_of(rows), (end, cause), "{rows}");
+        }
+    }
+
+    #[test]
+    fn an_exit_code_is_the_kernels_and_never_guessed() {
+        let rows = "5|1001|n|FAILED|127:0|0|00:00|00:00||9";
+        let accounted = accounting(rows).unwrap();
+        let with = |status: u32, state: &str| {
+            let queued = queue(&format!("5|1001|n|{state}|{status}|NonZeroExitCode|")).unwrap();
+            state_of(queued.get(&SlurmJobId(5)), accounted.get(&SlurmJobId(5)))
+        };
+        let code = |code| (JobEnd::Exited { code }, None);
+        assert_eq!(with(255 << 8, "FAILED"), Some(code(255)));
+        assert_eq!(with(127 << 8, "FAILED"), Some(code(127)));
+        assert_eq!(with(6 | 0x80, "FAILED"), Some((JobEnd::Signaled { signal: 6, core: true }, None)));
+        // The accounting alone cannot tell.
+        assert_eq!(one(rows), SlurmState::Failed { state: "FAILED (127 or 255)".to_owned() });
+    }
+
+    fn state_of(
+        queued: Option<&Queued>,
+        accounted: Option<&Accounted>,
+    ) -> Option<(JobEnd, Option<EndCause>)> {
+        match state("n", 1001, queued, accounted) {
+            SlurmState::Ended(ended) => Some((ended.end, ended.cause)),
+            _ => None,
         }
     }
 
@@ -397,31 +483,32 @@ mod tests {
     fn what_never_ran_failed_without_an_exit_or_has_not_ended_is_that() {
         let word = |state: &str| state.to_owned();
         assert_eq!(
-            one("5|1001|CANCELLED by 0|0:0|0|00:00|00:00||9"),
+            one("5|1001|n|CANCELLED by 0|0:0|0|00:00|00:00||9"),
             SlurmState::NeverRan { state: word("CANCELLED") }
         );
         assert_eq!(
-            one("5|1001|NODE_FAIL|0:0|7|00:00|00:00||9"),
+            one("5|1001|n|NODE_FAIL|0:0|7|00:00|00:00||9"),
             SlurmState::Failed { state: word("NODE_FAIL") }
         );
-        assert_eq!(one("5|1001|RUNNING|0:0|7|00:00|00:00||Unknown"), SlurmState::Unsettled);
-        // Somebody else's job of that number is nobody's answer.
-        assert_eq!(one("5|1002|COMPLETED|0:0|7|00:00|00:00||9"), SlurmState::Gone);
+        assert_eq!(one("5|1001|n|RUNNING|0:0|7|00:00|00:00||Unknown"), SlurmState::Unsettled);
+        // Somebody else's job of that number is nobody's answer, nor is another one of the same user.
+        assert_eq!(one("5|1001|m|COMPLETED|0:0|7|00:00|00:00||9"), SlurmState::Gone);
+        assert_eq!(one("5|1002|n|COMPLETED|0:0|7|00:00|00:00||9"), SlurmState::Gone);
         assert_eq!(one(""), SlurmState::Gone);
-        let queued = queue("5|1001|COMPLETED|None").unwrap();
-        assert_eq!(state(1001, queued.get(&SlurmJobId(5)), None), SlurmState::Unsettled);
-        assert_eq!(state(1002, queued.get(&SlurmJobId(5)), None), SlurmState::Gone);
+        let queued = queue("5|1001|n|COMPLETED|0|None|").unwrap();
+        assert_eq!(state("n", 1001, queued.get(&SlurmJobId(5)), None), SlurmState::Unsettled);
+        assert_eq!(state("n", 1002, queued.get(&SlurmJobId(5)), None), SlurmState::Gone);
     }
 
     #[test]
     fn an_accounting_of_another_form_is_none() {
         for bad in [
             "Slurm accounting storage is disabled",
-            "5|1001|COMPLETED|0|1|00:00|00:00||9",
-            "5|1001|COMPLETED|0:0|x|00:00|00:00||9",
-            "5|1001|COMPLETED|0:0|1|00:00|00:00|12Q|9",
-            "5||COMPLETED|0:0|1|00:00|00:00||9",
-            "5|1001|COMPLETED|0:0|1|ab|00:00||9",
+            "5|1001|n|COMPLETED|0|1|00:00|00:00||9",
+            "5|1001|n|COMPLETED|0:0|x|00:00|00:00||9",
+            "5|1001|n|COMPLETED|0:0|1|00:00|00:00|12Q|9",
+            "5||n|COMPLETED|0:0|1|00:00|00:00||9",
+            "5|1001|n|COMPLETED|0:0|1|ab|00:00||9",
         ] {
             assert!(accounting(bad).is_err(), "{bad}");
         }

@@ -156,19 +156,26 @@ fn redirect(streams: &Streams, text: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// `squeue` for all jobs of these users: one line a job.
-pub fn squeue(users: &[OsUid]) -> Vec<String> {
+/// `squeue` for these jobs: one line each. It is asked by names, so that nothing else is in the answer whose name somebody
+/// chose; a number may be another job's, where a controller died before it had written down that it gave it.
+pub fn squeue(users: &[OsUid], jobs: &[&JobId]) -> Vec<String> {
     let users: Vec<String> = users.iter().map(ToString::to_string).collect();
     let users = format!("--user={}", users.join(","));
-    words(&["squeue", "--noheader", "--all", "--states=all", "--format=%i|%U|%T|%r", &users])
+    let format = "--Format=JobID:|,UserID:|,Name:|,State:|,exit_code:|,Reason:|";
+    words(&["squeue", "--noheader", "--all", "--states=all", format, &users, &names(jobs)])
 }
 
 /// `sacct` for these jobs and their steps: one line each.
-pub fn sacct(jobs: &[SlurmJobId]) -> Vec<String> {
-    let jobs: Vec<String> = jobs.iter().map(ToString::to_string).collect();
-    let jobs = format!("--jobs={}", jobs.join(","));
-    let format = "--format=JobIDRaw,UID,State,ExitCode,ElapsedRaw,UserCPU,SystemCPU,MaxRSS,End";
-    words(&["sacct", "--noheader", "--parsable2", "--allusers", &jobs, format])
+pub fn sacct(numbers: &[SlurmJobId], jobs: &[&JobId]) -> Vec<String> {
+    let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+    let numbers = format!("--jobs={}", numbers.join(","));
+    let format = "--format=JobIDRaw,UID,JobName,State,ExitCode,ElapsedRaw,UserCPU,SystemCPU,MaxRSS,End";
+    words(&["sacct", "--noheader", "--parsable2", "--allusers", &numbers, &names(jobs), format])
+}
+
+fn names(jobs: &[&JobId]) -> String {
+    let names: Vec<String> = jobs.iter().map(|job| job_name(job)).collect();
+    format!("--name={}", names.join(","))
 }
 
 /// `squeue` for a submission whose answer was lost: its number, if Slurm has it.

@@ -178,7 +178,7 @@ pub async fn list(call: Call, (mut options,): (Options,)) -> Result<Granted<(Vec
     let jobs = found.items.into_iter().map(|job| now(&call.daemon, job));
     let records = jobs
         .filter(wanted)
-        .filter(|job| state.as_deref().is_none_or(|state| state == state_of(&job)))
+        .filter(|job| state.as_deref().is_none_or(|state| state == state_of(job)))
         .map(|job| record(&job))
         .collect();
     Ok(grant.answer((records, found.next.map(String::from).unwrap_or_default())))

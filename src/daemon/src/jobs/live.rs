@@ -73,7 +73,7 @@ impl Live {
 
     /// Takes note of what it waits for at Slurm.
     pub fn waits_for(&self, reason: String) {
-        self.lock().job.reason = Some(reason);
+        self.lock().job.reason = Some(reason).filter(|reason| reason != "None");
     }
 
     /// Its state.

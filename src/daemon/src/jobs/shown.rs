@@ -123,6 +123,8 @@ fn end(job: &Job) -> End {
         }
         JobState::Ended { end, cause, usage, captured, enforcement } => {
             let streams = &job.spec.streams;
+            // Slurm tells neither whether there was a core dump nor how it held limits.
+            let here = job.spec.executor == Executor::Local;
             let mut shown = End {
                 status: Some(end.shell_status()),
                 user_us: Some(usage.user_us),
@@ -132,7 +134,7 @@ fn end(job: &Job) -> End {
                 written_bytes: Some(usage.written_bytes),
                 wall_us: Some(usage.wall_us),
                 cause: cause.map(|cause| cause.as_str().to_owned()),
-                limits_by: Some(match enforcement {
+                limits_by: here.then_some(match enforcement {
                     Enforcement::ProcessLimits => "process-limits",
                     Enforcement::Cgroup => "cgroup",
                 }),
@@ -144,7 +146,7 @@ fn end(job: &Job) -> End {
                 JobEnd::Exited { code } => shown.exit_code = Some(i32::from(code)),
                 JobEnd::Signaled { signal, core } => {
                     shown.signal = Some(signal);
-                    shown.core = Some(core);
+                    shown.core = here.then_some(core);
                 }
                 JobEnd::LaunchFailed { step, errno } => {
                     shown.failed_step = Some(step.as_str());

@@ -243,7 +243,7 @@ async fn ask(tracker: &Tracker, followed: &Followed) {
                 }
             }
             Ok(_) => {
-                tracing::warn!("the launcher gave an answer that does not belong to a question about Slurm")
+                tracing::warn!("the launcher gave an answer that does not belong to a question about Slurm");
             }
             Err(error) => tracing::warn!(%error, "Slurm does not say where its jobs stand; asking again"),
         }

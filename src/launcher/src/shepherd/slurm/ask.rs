@@ -70,18 +70,24 @@ fn states(
     let mut users: Vec<_> = asked.iter().map(|one| one.owner.uid).collect();
     users.sort_unstable();
     users.dedup();
-    let output = run(slurm, account, &command::squeue(&users), None)?.good("squeue")?;
+    let jobs: Vec<&JobId> = asked.iter().map(|one| &one.job).collect();
+    let output = run(slurm, account, &command::squeue(&users, &jobs), None)?.good("squeue")?;
     let queue = answer::queue(&output).map_err(|error| no_answer(error.to_string()))?;
-    let not_open = |one: &&Asked| queue.get(&one.number).is_none_or(|queued| !answer::is_open(queued));
+    let not_open = |one: &&Asked| {
+        let queued = queue.get(&one.number).filter(|queued| queued.name == command::job_name(&one.job));
+        queued.is_none_or(|queued| !answer::is_open(queued))
+    };
     let over: Vec<SlurmJobId> = asked.iter().filter(not_open).map(|one| one.number).collect();
+    let names: Vec<&JobId> = asked.iter().filter(not_open).map(|one| &one.job).collect();
     let accounted = if over.is_empty() {
         BTreeMap::new()
     } else {
-        let output = run(slurm, account, &command::sacct(&over), None)?.good("sacct")?;
+        let output = run(slurm, account, &command::sacct(&over, &names), None)?.good("sacct")?;
         answer::accounting(&output).map_err(|error| no_answer(error.to_string()))?
     };
     let state = |one: Asked| {
-        let state = answer::state(one.owner.uid.raw(), queue.get(&one.number), accounted.get(&one.number));
+        let (queued, accounted) = (queue.get(&one.number), accounted.get(&one.number));
+        let state = answer::state(&command::job_name(&one.job), one.owner.uid.raw(), queued, accounted);
         (one.job, state)
     };
     Ok(asked.into_iter().map(state).collect())
