@@ -51,6 +51,10 @@ lintian             looks at the packages
 mmdebstrap          makes the Debian root of the booted machines
 systemd-container   systemd-nspawn, which boots it as a container
 qemu-system-x86     and as a virtual machine
+slurm-wlm           a real Slurm in the sandbox
+slurmdbd            with accounting
+munge               who is who between its parts
+mariadb-server      where accounting keeps its records
 '
 names=$(printf '%s\n' "$packages" | sed -n 's/^\([a-z0-9.+-]\{1,\}\) .*/\1/p')
 
@@ -88,13 +92,23 @@ else
         exit 1
     fi
     export DEBIAN_FRONTEND=noninteractive
-    # No service is started by the installation: the sandbox starts its own, and a container has no init.
+    # No service is started by the installation: the sandbox starts its own. invoke-rc.d(8) asks this program.
+    if [ ! -e /usr/sbin/policy-rc.d ]; then
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+        printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+        chmod 0755 /usr/sbin/policy-rc.d
+    fi
     # The first attempt uses the lists that are there; they are fetched only when that does not do.
     # shellcheck disable=SC2086 # one word a package
     apt-get install -y -qq --no-install-recommends $wanted >/dev/null 2>&1 || {
         apt-get update -qq
         apt-get install -y -qq --no-install-recommends $wanted >/dev/null
     }
+    # Nor at the next boot.
+    case " $wanted " in
+        *[[:space:]]slurm-wlm[[:space:]]*)
+            [ ! -d /run/systemd/system ] || systemctl --quiet disable mariadb munge slurmctld slurmd slurmdbd ;;
+    esac
     left=$(missing)
     if [ -n "$left" ]; then
         echo "packages.sh: could not install" $left >&2

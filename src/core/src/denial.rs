@@ -98,6 +98,13 @@ codes! {
     NotEnoughSpace,
     /// The program that tells a file system's quotas failed, took too long, or wrote something else.
     QuotaCommandFailed,
+    // Slurm.
+    /// The kind has no such executor, or root's policy lists no such partition, account or quality of service.
+    ExecutorNotAllowed,
+    /// Slurm refused, in the words of the message.
+    SlurmRefused,
+    /// Slurm's programs are not set up here, or its controller does not answer.
+    SlurmUnavailable,
     // The OS account.
     /// The name service does not know the OS account.
     OsAccountUnknown,

@@ -9,6 +9,7 @@ use crate::limits::{DEFAULT_GRACE_SECONDS, JobBounds, MAX_GRACE_SECONDS, MAX_NIC
 use crate::names::KindName;
 use crate::pattern::CommandRule;
 use crate::size::ByteSize;
+use crate::slurm::{Executor, SlurmPolicy};
 
 /// Whether a confined job reaches the home directory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +90,12 @@ pub struct Kind {
     /// When a service is started again after its end; absent: on failure.
     #[serde(default)]
     pub restart: Option<Restart>,
+    /// Where jobs of this kind run unless they ask otherwise.
+    #[serde(default)]
+    pub executor: Executor,
+    /// What they may ask of Slurm; absent: none of them runs there.
+    #[serde(default)]
+    pub slurm: Option<SlurmPolicy>,
 }
 
 fn yes() -> bool {
@@ -128,7 +135,18 @@ pub(crate) fn check_kinds(kinds: &BTreeMap<KindName, Kind>) -> Result<(), Applic
             (kind.time_limit_seconds == Some(0), "time_limit_seconds is at least 1, or absent"),
             (kind.grace_seconds > MAX_GRACE_SECONDS, "grace_seconds is at most 3600"),
             (kind.nice > MAX_NICE, "nice is 0 to 19"),
+            (
+                kind.executor == Executor::Slurm && kind.slurm.is_none(),
+                "executor = \"slurm\" needs a table [kinds.NAME.slurm]: nothing named is nothing allowed",
+            ),
+            (
+                kind.slurm.is_some() && (kind.confine || kind.service),
+                "what is confined or a service runs on this machine: it has no table for Slurm",
+            ),
         ];
+        if let Some(message) = kind.slurm.as_ref().and_then(SlurmPolicy::meaningless) {
+            return Err(ApplicationError::Meaning(message));
+        }
         if let Some((_, message)) = wrong.into_iter().find(|(wrong, _)| *wrong) {
             return Err(ApplicationError::Meaning(message));
         }

@@ -35,6 +35,7 @@ pub mod role;
 pub mod schedule;
 pub mod settings;
 pub mod size;
+pub mod slurm;
 pub mod space;
 pub mod storage;
 pub mod stream;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::names::OsUserName;
 use crate::pool::PoolSettings;
 use crate::queue::Capacity;
 use crate::quota_settings::QuotaSettings;
@@ -94,6 +95,36 @@ impl Default for LauncherSettings {
 pub struct ExecutorSettings {
     /// On this machine.
     pub local: LocalExecutorSettings,
+    /// By Slurm; absent: this machine submits nothing to a cluster.
+    pub slurm: Option<SlurmSettings>,
+}
+
+/// Jobs at Slurm.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SlurmSettings {
+    /// The folder of Slurm's programs.
+    pub programs: PathBuf,
+    /// The cluster's configuration; absent: the one that the programs find by themselves.
+    pub conf: Option<PathBuf>,
+    /// The OS account that asks where all jobs stand; absent: each OS account asks for its own.
+    pub operator: Option<OsUserName>,
+    /// Seconds between two questions.
+    pub period_seconds: u64,
+    /// Seconds for which neither the queue nor the accounting has a job before it counts as lost.
+    pub lost_after_seconds: u64,
+}
+
+impl Default for SlurmSettings {
+    fn default() -> Self {
+        Self {
+            programs: PathBuf::from("/usr/bin"),
+            conf: None,
+            operator: None,
+            period_seconds: 10,
+            lost_after_seconds: 600,
+        }
+    }
 }
 
 /// Jobs on this machine.

@@ -16,7 +16,7 @@ const FEATURES: &[&str] = &[
     "P07", "P08", "C04", "C05", "C06", "C10", "C11", "B02", "B03", "B04", "B13", "B15", "B16",
     // Files as the user.
     "N10", "T20", "T21", "A09", "C02", "C03", "B17", "B07", "N11", "B05", // Jobs in full.
-    "N09", "T06", "T10", "T28", "C01", "C09", "B01", "B06", "B12",
+    "N09", "N12", "T06", "T10", "T28", "C01", "C09", "B01", "B06", "B10", "B12",
 ];
 
 /// The rows of the table, cell by cell.

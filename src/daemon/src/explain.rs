@@ -14,6 +14,7 @@ use deputy_core::message::{
 };
 use deputy_core::project::ProjectKey;
 use deputy_core::schedule::AccountKey;
+use deputy_core::slurm::Executor;
 use deputy_core::stream::Streams;
 use deputy_core::{AccountName, Code, Denial, KindName};
 
@@ -196,13 +197,16 @@ async fn of_job(
         argv: &job.argv,
         environment: &job.environment,
         spec: Some(&job.spec),
+        executor: None,
     };
     let ready = ready(daemon, registered, &wanted).await?;
-    if job.spec.gpus > 0 {
-        daemon.tracker.queue().find_gpus(daemon).await;
+    if ready.executor == Executor::Local {
+        if job.spec.gpus > 0 {
+            daemon.tracker.queue().find_gpus(daemon).await;
+        }
+        let owner = AccountKey { application: registered.name.clone(), account: account.clone() };
+        daemon.tracker.queue().would_enter(daemon, owner, &job.kind, &job.spec)?;
     }
-    let owner = AccountKey { application: registered.name.clone(), account: account.clone() };
-    daemon.tracker.queue().would_enter(daemon, owner, &job.kind, &job.spec)?;
     let request = ExplainRequest {
         application: registered.name.clone(),
         account,

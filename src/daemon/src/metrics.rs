@@ -10,7 +10,7 @@ use deputy_core::{Code, Denial};
 
 use crate::authority::{About, Call, Granted};
 use crate::daemon::Daemon;
-use crate::jobs::shown::state_name;
+use crate::jobs::shown::state_of;
 use crate::manager::launcher_answers;
 use crate::store::{JobState, PageRequest, Store, StoreError};
 
@@ -139,7 +139,7 @@ fn of_jobs(daemon: &Arc<Daemon>) -> Vec<Figure> {
     let mut counts: BTreeMap<Key, u64> = BTreeMap::new();
     daemon.tracker.each(|job| {
         if job.state.is_open() {
-            *counts.entry((job.application.to_string(), state_name(&job.state))).or_default() += 1;
+            *counts.entry((job.application.to_string(), state_of(job))).or_default() += 1;
         }
     });
     let shown = counts.iter().map(|((application, state), count)| {

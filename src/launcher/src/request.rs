@@ -180,6 +180,9 @@ fn serve_launcher(connection: OwnedFd, peer: Peer) {
         LauncherRequest::Converse(_) => {
             conversation::start(&packet.bytes, packet.descriptors, connection, peer);
         }
+        LauncherRequest::Submit(wanted) if packet.descriptors.is_empty() => {
+            shepherd::submit(&settings, &wanted, &connection, peer);
+        }
         _ if !packet.descriptors.is_empty() => refuse(&connection, peer, unwanted_descriptors()),
         LauncherRequest::Captured { job, stream } => captured(&settings, &job, stream, &connection, peer),
         LauncherRequest::Attach { job } => shepherd::attach(&settings, &job, &connection),
@@ -235,6 +238,12 @@ fn answer(settings: &Settings, request: LauncherRequest, peer: Peer) -> Result<L
             Ok(LauncherReply::Gpus { count: shepherd::count_gpus(&settings.executor.local.capacity) })
         }
         LauncherRequest::TellQuota(wanted) => quota::told(settings, &wanted, peer).map(LauncherReply::Quotas),
+        LauncherRequest::EndAtSlurm { job, signal } => {
+            shepherd::end_at_slurm(settings, &job, signal).map(|()| LauncherReply::Done)
+        }
+        LauncherRequest::AskSlurm { jobs } => {
+            shepherd::ask_slurm(settings, &jobs).map(LauncherReply::AtSlurm)
+        }
         LauncherRequest::LeasePool { application, account } => {
             pool::lease(&application, &account, peer).map(LauncherReply::Leased)
         }
@@ -255,6 +264,7 @@ fn answer(settings: &Settings, request: LauncherRequest, peer: Peer) -> Result<L
             pool::import_groups(settings, &groups, peer).map(|()| LauncherReply::Done)
         }
         LauncherRequest::Run(_)
+        | LauncherRequest::Submit(_)
         | LauncherRequest::Files(_)
         | LauncherRequest::ExplainPath(_)
         | LauncherRequest::Rebind(_)

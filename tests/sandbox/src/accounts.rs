@@ -183,9 +183,9 @@ impl Accounts {
     }
 }
 
-/// Below 1000, or nobody.
+/// Below 1000, one of those that Debian gives to packages (its policy, 9.2.2), or nobody.
 fn system_id(id: u32) -> bool {
-    id < 1000 || id == 65534
+    id < 1000 || (60_000..65_000).contains(&id) || id == 65534
 }
 
 /// Sets all passwords with one `chpasswd`, by the machine's own PAM stack and method. Runs inside.

@@ -126,7 +126,7 @@ fn configuration(options: &Options, cgroup: Option<&str>) -> Result<String> {
 }
 
 /// A root-owned file that all can read.
-fn put(path: &str, text: &str) -> Result<()> {
+pub fn put(path: &str, text: &str) -> Result<()> {
     let target = staged(path);
     let what = || target.display().to_string();
     if let Some(parent) = target.parent() {

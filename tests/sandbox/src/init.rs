@@ -22,6 +22,7 @@ use crate::accounts::{Accounts, set_passwords};
 use crate::files::{self, BUS_SOCKET};
 use crate::options::Options;
 use crate::root::{self, staged};
+use crate::slurm::Slurm;
 use crate::supervisor::Supervisor;
 use crate::{exec, mounts, outer, services};
 
@@ -54,6 +55,7 @@ pub fn run(arguments: &[OsString]) -> Result<u8> {
     };
     // Read before the stage covers /proc.
     let cgroup_mount = cgroup2_mount();
+    let slurm = if options.slurm { Some(Slurm::new()?) } else { None };
     root::build(&options, &bin_dir, &own)?;
     timing("root built");
     let cgroup = match cgroup.to_str() {
@@ -68,6 +70,9 @@ pub fn run(arguments: &[OsString]) -> Result<u8> {
     accounts.write(&staged("/etc"))?;
     accounts.make_homes(&options.users, &staged("/home"), Path::new("/etc/skel"))?;
     files::write(&options, &accounts, cgroup.as_deref())?;
+    if let Some(slurm) = &slurm {
+        slurm.write(&accounts)?;
+    }
     mounts::switch_root(Path::new(root::STAGE))?;
     // A directory that is private inside may not be there; the command then starts in /.
     let _ = std::env::set_current_dir(&directory);
@@ -75,6 +80,9 @@ pub fn run(arguments: &[OsString]) -> Result<u8> {
 
     let mut supervisor = Supervisor::new(signals, outer_lives, OWN.into());
     start_services(&mut supervisor, &options, &timing)?;
+    if let Some(slurm) = &slurm {
+        slurm.start(&mut supervisor, &options.users, &timing)?;
+    }
     supervisor.run_command(command(&options))
 }
 

@@ -21,6 +21,7 @@ pub mod options;
 pub mod outer;
 pub mod root;
 pub mod services;
+pub mod slurm;
 pub mod supervisor;
 
 use std::ffi::OsString;

@@ -63,6 +63,11 @@ directory in which jobs' cgroups can be made"
     #[arg(long)]
     pub no_daemons: bool,
 
+    /// A Slurm of one node with accounting, at ports of its own. Who has a group is known to it, in an account of that
+    /// name
+    #[arg(long)]
+    pub slurm: bool,
+
     /// Say on stderr how long each step of the start took
     #[arg(long)]
     pub timing: bool,

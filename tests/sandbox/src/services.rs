@@ -28,7 +28,8 @@ pub fn notify_socket() -> String {
     format!("{RUN}/notify")
 }
 
-fn service(name: &'static str, argv: &[&str], environment: &[(&str, &str)]) -> Service {
+/// A service with nothing of the caller's environment.
+pub fn service(name: &'static str, argv: &[&str], environment: &[(&str, &str)]) -> Service {
     let mut all: Vec<(String, String)> =
         vec![("PATH".into(), PATH.into()), ("LANG".into(), "C.UTF-8".into())];
     all.extend(environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
@@ -102,7 +103,8 @@ fn built(name: &str) -> Result<String> {
     Ok(path)
 }
 
-fn needs(path: &str, package: &str) -> Result<()> {
+/// Refuses, with the package's name, where a file is not there.
+pub fn needs(path: &str, package: &str) -> Result<()> {
     ensure!(Path::new(path).exists(), "{path} is not there: install {package} (tests/packages.sh does)");
     Ok(())
 }

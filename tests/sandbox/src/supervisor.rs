@@ -74,8 +74,19 @@ impl Supervisor {
     }
 
     /// Waits until a service is ready; fails when it keeps dying, or after ten seconds, with its log's end.
-    pub fn wait_ready(&mut self, name: &str, what: &str, mut ready: impl FnMut() -> bool) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(10);
+    pub fn wait_ready(&mut self, name: &str, what: &str, ready: impl FnMut() -> bool) -> Result<()> {
+        self.wait_ready_within(Duration::from_secs(10), name, what, ready)
+    }
+
+    /// The same with another patience.
+    pub fn wait_ready_within(
+        &mut self,
+        patience: Duration,
+        name: &str,
+        what: &str,
+        mut ready: impl FnMut() -> bool,
+    ) -> Result<()> {
+        let deadline = Instant::now() + patience;
         while !ready() {
             self.turn(PollTimeout::from(TICK_MS))?;
             if let Some(signal) = self.early {
@@ -86,7 +97,7 @@ impl Supervisor {
             let dying = self.services.iter().find(|s| s.service.name == name && s.died_at_once >= PATIENCE);
             let reason = match dying {
                 Some(s) => format!("it ends at once each time it is started, with status {}", s.last_status),
-                None if Instant::now() > deadline => "not so within 10 s".into(),
+                None if Instant::now() > deadline => format!("not so within {} s", patience.as_secs()),
                 None => continue,
             };
             bail!("{name} is not ready ({what}): {reason}. The end of its log:\n{}", log_tail(name));

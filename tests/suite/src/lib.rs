@@ -18,6 +18,7 @@ pub mod people;
 pub mod pool;
 pub mod rebind;
 pub mod requests;
+pub mod slurm;
 pub mod streams;
 pub mod talk;
 pub mod trace;

@@ -14,7 +14,7 @@ use crate::value::{self, Dictionary};
 /// The columns of the list; what only one job's record shows comes after them there.
 const JOB: [&str; 10] =
     ["id", "application", "account", "os_user", "kind", "name", "state", "status", "queued", "argv"];
-const JOB_RECORD: [&str; 32] = [
+const JOB_RECORD: [&str; 35] = [
     "id",
     "path",
     "application",
@@ -25,7 +25,10 @@ const JOB_RECORD: [&str; 32] = [
     "kind",
     "name",
     "argv",
+    "executor",
+    "slurm_job",
     "state",
+    "reason",
     "status",
     "exit_code",
     "signal",

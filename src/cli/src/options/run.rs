@@ -9,6 +9,7 @@ use deputy_core::limits::{MAX_GRACE_SECONDS, MAX_NICE};
 use deputy_core::names::{AccountName, ApplicationName, JobName, KindName, OsGroupName};
 use deputy_core::project::ProjectKey;
 use deputy_core::size::{ByteSize, MilliCpus};
+use deputy_core::slurm::{Executor, Partition, Qos, SlurmAccount};
 use zbus::OwnedObjectPath;
 
 use super::jobs::parse_session;
@@ -122,6 +123,25 @@ pub struct RunOptions {
     /// The nice value
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=i64::from(MAX_NICE)))]
     pub nice: Option<u8>,
+    /// Where it runs, local or slurm; without it, where its kind says. At Slurm its streams are files: /dev/null, unless
+    /// --stdin, --stdout and --stderr name others
+    #[arg(long, value_name = "EXECUTOR", conflicts_with_all = ["script", "env_file", "capture"])]
+    pub executor: Option<Executor>,
+    /// At Slurm: the partition
+    #[arg(long, value_name = "NAME")]
+    pub partition: Option<Partition>,
+    /// At Slurm: the account of Slurm's that pays
+    #[arg(long, value_name = "NAME")]
+    pub slurm_account: Option<SlurmAccount>,
+    /// At Slurm: the quality of service
+    #[arg(long, value_name = "NAME")]
+    pub qos: Option<Qos>,
+    /// At Slurm: how many nodes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub nodes: Option<u32>,
+    /// At Slurm: how many tasks; --cpus is for each of them, --memory for each node
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub tasks: Option<u32>,
     /// The program (an absolute path, or a plain name that is looked up as the OS account) and its arguments; with
     /// --script only the arguments
     #[arg(value_name = "CMD", required_unless_present = "script", trailing_var_arg = true)]

@@ -14,6 +14,7 @@ use crate::project::ProjectKey;
 use crate::project_group::{GroupMember, GroupRecord};
 use crate::queue::GpuIndex;
 use crate::quota::QuotaUsage;
+use crate::slurm::{SlurmJobId, SlurmRequest, SlurmState};
 use crate::stream::{CapturedStream, Streams};
 
 use super::files::FilesRequest;
@@ -297,6 +298,20 @@ pub enum LauncherRequest {
         /// The last uid of the page before.
         after: Option<OsUid>,
     },
+    /// Submit a job to Slurm, as the OS account. Answered by [`LauncherReply::Submitted`].
+    Submit(SubmitRequest),
+    /// End jobs at Slurm, or signal them, as the OS account. Answered by [`LauncherReply::Done`] when Slurm took it.
+    EndAtSlurm {
+        /// The job.
+        job: JobId,
+        /// The signal; none ends it.
+        signal: Option<i32>,
+    },
+    /// Where jobs at Slurm stand. Answered by [`LauncherReply::AtSlurm`], without those that are not at Slurm.
+    AskSlurm {
+        /// At most [`MAX_ASKED`] jobs.
+        jobs: Vec<JobId>,
+    },
     /// Take over leases of another host. Accepted from uid 0 alone. Answered by [`LauncherReply::Done`].
     ImportPool {
         /// At most [`MAX_IMPORT`] records.
@@ -382,6 +397,18 @@ pub struct QuotaRequest {
     /// What sort of file system it is on, as a file agent said.
     pub filesystem: String,
 }
+
+/// A job for Slurm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubmitRequest {
+    /// What every job has. Nothing of it comes by descriptor.
+    pub run: RunRequest,
+    /// What is asked of Slurm.
+    pub slurm: SlurmRequest,
+}
+
+/// The most jobs that one [`LauncherRequest::AskSlurm`] names: the answer fits into one packet.
+pub const MAX_ASKED: usize = 400;
 
 /// The most records that one [`LauncherRequest::ImportPool`] has: few enough for one packet, whatever the names.
 pub const MAX_IMPORT: usize = 40;
@@ -563,4 +590,11 @@ pub enum LauncherReply {
     Quotas(Vec<QuotaUsage>),
     /// What there is to say about a tree that goes to another OS account.
     Rebind(RebindReply),
+    /// Slurm has the job, and its number is in the job's folder.
+    Submitted {
+        /// The number.
+        slurm: SlurmJobId,
+    },
+    /// Where jobs at Slurm stand.
+    AtSlurm(Vec<(JobId, SlurmState)>),
 }

@@ -25,8 +25,8 @@ pub use files::{
 pub use launcher::{
     Asking, Authenticated, ConsentPage, ConsentRequest, ConverseRequest, ExamineRequest, ExplainPathRequest,
     ExplainRequest, Explanation, GroupPage, JobCommand, JobState, LauncherReply, LauncherRequest, Leased,
-    LinkState, MAX_FORGET, MAX_IMPORT, NotInGroup, PathAccess, PoolPage, Purpose, QuotaRequest, Returned,
-    RunRequest, SetGroupRequest, WithdrawRequest, Withdrawn,
+    LinkState, MAX_ASKED, MAX_FORGET, MAX_IMPORT, NotInGroup, PathAccess, PoolPage, Purpose, QuotaRequest,
+    Returned, RunRequest, SetGroupRequest, SubmitRequest, WithdrawRequest, Withdrawn,
 };
 pub use owner::{Offer, OwnerReply, OwnerRequest};
 pub use rebind::{RebindReply, RebindRequest};

@@ -434,6 +434,10 @@ methods! {
     /// memory and core (t, bytes), cpus (d), pids and files (u), time_limit_seconds, grace_seconds and nice (u), each
     /// below what policy allows; gpus (u, how many);
     ///
+    /// executor (s: local or slurm; where it is absent, the kind's), and for Slurm partition, slurm_account and qos (s),
+    /// nodes and tasks (u); cpus is then for each task, memory and gpus for each node, and nothing comes by descriptor or
+    /// is captured;
+    ///
     /// watch (h: a pipe's writing end, or a socket: it gets the lines of Job.Watch, and is closed after the last);
     ///
     /// needs (t, bytes): the job is refused (NotEnoughSpace) where less can be written, by the quotas and the file system, in
@@ -456,7 +460,8 @@ methods! {
 
     /// The job: id, path, application, account, os_user, uid, gid, kind, name, argv, state (queued, starting, running,
     /// ending, done, lost, abandoned) with the time of each and, when it is done, how it ended (cause, where it did not
-    /// by itself), what it used, by what its limits were held (limits_by), and how much it wrote to captured streams.
+    /// by itself), what it used, by what its limits were held (limits_by), and how much it wrote to captured streams; executor, and of
+    /// one at Slurm slurm_job (u, the number there) and, while it waits, Slurm's reason.
     Job.Get() -> (job) by OwnerOrApplicationOrAdministrator(View) => jobs::calls::get;
     /// A pipe with one line of JSON for each state of the job, beginning with the present one; end of file follows
     /// the last. A reader that does not read loses lines, never the end of file.

@@ -4,16 +4,18 @@
 
 use std::sync::Arc;
 
-use deputy_core::message::{JobCommand, JobState as Told, LauncherReply, LauncherRequest, RunRequest};
+use deputy_core::message::{JobCommand, JobState as Told};
 use deputy_core::queue::GpuIndex;
+use deputy_core::slurm::Executor;
 use deputy_core::{Code, Denial, OsGid};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
+use super::executor;
 use super::live::Live;
 use super::stdio::Descriptors;
 use super::track::Tracker;
-use crate::launcher::{Channel, LAUNCH, LauncherError};
+use crate::launcher::{Channel, LauncherError};
 use crate::store::{Actor, Change, Job, JobState};
 use crate::{links, projects};
 
@@ -54,6 +56,10 @@ impl Tracker {
     /// for a start at once, and is dropped otherwise. What is needed (CPUs, memory, GPUs) is in the job's
     /// specification.
     pub async fn admit(&self, waiting: Waiting, opened: Option<Opened>) -> Result<(), Denial> {
+        if waiting.live.job().spec.executor != Executor::Local {
+            // It waits in the engine's own queue.
+            return self.start(waiting, opened, Vec::new()).await;
+        }
         match self.0.queue.turn(waiting) {
             Some((waiting, gpus)) => self.start_leased(waiting, opened, gpus).await,
             None => Ok(()),
@@ -109,13 +115,13 @@ impl Tracker {
         let job = live.job();
         let id = job.id.clone();
         let asked = match self.make_room(&job) {
-            Ok(()) => self.ask_to_run(opened, &job, &descriptors, gpus).await,
+            Ok(()) => executor::begin(self, opened, &job, &descriptors, gpus).await,
             Err(denial) => Err(LauncherError::Denied(denial)),
         };
         // The job has its own by now, and pipes have to end with it.
         drop(descriptors);
-        let (channel, first) = match asked {
-            Ok((channel, state)) => (channel, state),
+        let (hold, first) = match asked {
+            Ok(begun) => begun,
             // An earlier daemon asked before it ended, and was heard.
             Err(LauncherError::Denied(denial)) if denial.code == Code::JobExists => {
                 return self.in_doubt(live, commands).await;
@@ -137,69 +143,28 @@ impl Tracker {
         }
         let tracker = self.clone();
         let over = match first {
-            Told::Running => {
+            None => None,
+            Some(Told::Running) => {
                 live.become_state(JobState::Running {}, None);
                 None
             }
-            Told::Ending(cause) => {
+            Some(Told::Ending(cause)) => {
                 live.become_state(JobState::Ending { cause }, None);
                 None
             }
-            state => Some(state),
+            Some(state) => Some(state),
         };
         tokio::spawn(async move {
             match over {
-                None => tracker.follow(live, Some(channel), commands).await,
+                None => tracker.follow(live, Some(hold), commands).await,
                 Some(state) => tracker.end_as_told(&live, state).await,
             }
         });
         Ok(())
     }
 
-    async fn ask_to_run(
-        &self,
-        opened: Option<Opened>,
-        job: &Job,
-        descriptors: &Descriptors,
-        gpus: Vec<GpuIndex>,
-    ) -> Result<(Channel, Told), LauncherError> {
-        let (streams, passed) = descriptors.for_request(&self.0.null, &job.spec.streams);
-        let request = LauncherRequest::Run(RunRequest {
-            job: job.id.clone(),
-            application: job.application.clone(),
-            account: job.account.clone(),
-            os_account: job.os.clone(),
-            kind: Some(job.kind.clone()),
-            argv: job.argv.iter().map(|argument| argument.0.clone()).collect(),
-            script: job.spec.script,
-            directory: job.cwd.as_ref().map(|directory| directory.0.clone()),
-            environment: job.spec.environment.iter().map(|variable| variable.0.clone()).collect(),
-            environment_descriptor: job.spec.environment_descriptor,
-            umask: job.spec.umask,
-            os_group: job.spec.os_group.clone(),
-            project_group: self.project_group(job),
-            streams,
-            bounds: job.spec.bounds,
-            gpus,
-            login: job.spec.login,
-        });
-        let channel = match opened {
-            Some(Ok(channel)) if channel.request(&request, &passed).await.is_ok() => channel,
-            // The disk took so long that the child has given up, or there was none: a job's id can be used once only,
-            // so asking again does no harm.
-            _ => self.0.launcher.request(&request, &passed).await?,
-        };
-        match timeout(LAUNCH, channel.reply()).await {
-            Err(_) => Err(LauncherError::TimedOut),
-            Ok(Ok(Some(LauncherReply::Job(state)))) => Ok((channel, state)),
-            Ok(Ok(Some(_))) => Err(LauncherError::Foreign),
-            Ok(Ok(None)) => Err(LauncherError::Ended),
-            Ok(Err(error)) => Err(error),
-        }
-    }
-
     /// The gid of the group of a job's project, if it has one and the account works there now.
-    fn project_group(&self, job: &Job) -> Option<OsGid> {
+    pub(super) fn project_group(&self, job: &Job) -> Option<OsGid> {
         let daemon = self.0.daemon.upgrade()?;
         let project = daemon.store.project(&job.application, job.project.as_ref()?).ok()??;
         let registered = daemon.directory.snapshot().get(&job.application)?.ok()?;

@@ -6,6 +6,7 @@ use deputy_core::application::DEFAULT_KIND;
 use deputy_core::limits::{JobBounds, MAX_GRACE_SECONDS, MAX_NICE, ResourceLimits};
 use deputy_core::project::ProjectKey;
 use deputy_core::size::{ByteSize, MilliCpus};
+use deputy_core::slurm::{Executor, SlurmRequest};
 use deputy_core::stream::{Input, Output, Streams};
 use deputy_core::{Denial, KindName};
 
@@ -33,6 +34,8 @@ pub struct Asked {
     pub directory: Option<Vec<u8>>,
     /// Everything else that can be written down.
     pub spec: JobSpec,
+    /// Where it is to run; absent: where its kind says.
+    pub executor: Option<Executor>,
     /// What cannot.
     pub descriptors: Descriptors,
     /// Where the job's states are told.
@@ -86,11 +89,14 @@ impl Asked {
             streams,
             bounds: bounds(options)?,
             gpus: count(options, "gpus")?.unwrap_or_default(),
+            slurm: slurm(options)?,
             ..JobSpec::default()
         };
         let watch = descriptor(options, "watch", Use::Watch)?;
         let needs = needs(options, directory.as_ref())?;
-        Ok(Self { project: options.name("project")?, kind, argv, directory, spec, descriptors, watch, needs })
+        let executor = options.name("executor")?;
+        let project = options.name("project")?;
+        Ok(Self { project, kind, argv, directory, spec, executor, descriptors, watch, needs })
     }
 }
 
@@ -179,6 +185,18 @@ fn output(
         return Err(Denial::invalid(format!("the option {append} has a meaning only with a file for {key}")));
     }
     Ok(output)
+}
+
+/// What only Slurm has.
+fn slurm(options: &mut Options) -> Result<SlurmRequest, Denial> {
+    Ok(SlurmRequest {
+        partition: options.name("partition")?,
+        account: options.name("slurm_account")?,
+        qos: options.name("qos")?,
+        nodes: positive("nodes", options.number("nodes")?)?,
+        tasks: positive("tasks", options.number("tasks")?)?,
+        gpus: 0,
+    })
 }
 
 /// A small number.

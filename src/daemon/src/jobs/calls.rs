@@ -5,7 +5,7 @@ use deputy_core::{AccountName, Denial, JobId, OsUid};
 
 use super::live::ended;
 use super::queue::CANCELLED;
-use super::shown::{Shown, record, state_name, stored_name};
+use super::shown::{Shown, record, state_of, stored_name};
 use super::watch::Watchers;
 use crate::accounts::page;
 use crate::authority::{About, Call, Grant, Granted, Ground};
@@ -34,6 +34,8 @@ fn now(daemon: &Daemon, mut job: Job) -> Job {
         job.started = job.started.or(newer.started);
         job.ending = newer.ending;
         job.ended = newer.ended;
+        job.slurm_job = job.slurm_job.or(newer.slurm_job);
+        job.reason = newer.reason;
     }
     job
 }
@@ -176,7 +178,7 @@ pub async fn list(call: Call, (mut options,): (Options,)) -> Result<Granted<(Vec
     let jobs = found.items.into_iter().map(|job| now(&call.daemon, job));
     let records = jobs
         .filter(wanted)
-        .filter(|job| state.as_deref().is_none_or(|state| state == state_name(&job.state)))
+        .filter(|job| state.as_deref().is_none_or(|state| state == state_of(job)))
         .map(|job| record(&job))
         .collect();
     Ok(grant.answer((records, found.next.map(String::from).unwrap_or_default())))

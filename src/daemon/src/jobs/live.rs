@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use deputy_core::message::JobCommand;
 use deputy_core::queue::GpuIndex;
+use deputy_core::slurm::SlurmJobId;
 use deputy_core::{Code, Denial, JobId};
 use tokio::sync::{mpsc, watch};
 
@@ -63,6 +64,16 @@ impl Live {
     /// The GPUs that it was leased.
     pub fn lease(&self, gpus: &[GpuIndex]) {
         self.lock().job.gpus = gpus.to_vec();
+    }
+
+    /// Takes note of the number that Slurm gave it; false if it is known already.
+    pub fn submitted(&self, number: SlurmJobId) -> bool {
+        self.lock().job.slurm_job.replace(number).is_none()
+    }
+
+    /// Takes note of what it waits for at Slurm.
+    pub fn waits_for(&self, reason: String) {
+        self.lock().job.reason = Some(reason).filter(|reason| reason != "None");
     }
 
     /// Its state.
@@ -143,6 +154,7 @@ impl Live {
             }
         }
         job.state = state;
+        job.reason = None;
         let line = Shown::from(&now.job).line();
         let last = !now.job.state.is_open();
         now.watchers.tell(&line, last);

@@ -3,6 +3,7 @@
 pub mod admit;
 pub mod asked;
 pub mod calls;
+pub mod executor;
 mod forget;
 pub mod live;
 pub mod output;

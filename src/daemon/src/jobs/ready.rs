@@ -8,8 +8,11 @@ use deputy_core::kind::Kind;
 use deputy_core::pattern::CommandRule;
 use deputy_core::policy::{check_command, check_environment, check_kind};
 use deputy_core::project::{ProjectAccess, ProjectKey};
+use deputy_core::slurm::Executor;
+use deputy_core::slurm::policy::check_executor;
 use deputy_core::{AccountName, Code, Denial, KindName, Permission};
 
+use super::executor;
 use crate::acting;
 use crate::daemon::Daemon;
 use crate::directory::Registered;
@@ -30,6 +33,8 @@ pub struct Wanted<'a> {
     pub environment: &'a [Vec<u8>],
     /// What else is asked for, where it is more than a question.
     pub spec: Option<&'a JobSpec>,
+    /// Where it is to run; absent: where its kind says.
+    pub executor: Option<Executor>,
 }
 
 /// A job that the launcher can be asked for.
@@ -43,6 +48,8 @@ pub struct Ready {
     pub link: Option<Link>,
     /// Whether it is a service.
     pub service: bool,
+    /// Where it runs.
+    pub executor: Executor,
 }
 
 /// Decides about a job, as far as it can be decided here.
@@ -52,6 +59,17 @@ pub async fn ready(daemon: &Daemon, registered: &Registered, wanted: &Wanted<'_>
     let kind = check_kind(&registered.name, &registered.policy, Some(wanted.kind))?;
     check_command(&registered.name, wanted.kind.as_str(), kind, wanted.argv)?;
     check_environment(&registered.name, &registered.policy, wanted.environment)?;
+    let rule = format!("applications.d/{}.toml: kinds.{}", registered.name, wanted.kind);
+    let executor = check_executor(kind, wanted.executor, &rule)?;
+    match (executor, wanted.spec) {
+        (Executor::Slurm, Some(spec)) => executor::check(daemon, kind, &rule, spec)?,
+        (Executor::Local, Some(spec)) if spec.slurm.names_slurm() => {
+            return Err(Denial::invalid(
+                "partition, slurm_account, qos, nodes and tasks are for jobs at Slurm, and this one runs here",
+            ));
+        }
+        _ => {}
+    }
     if let Some(spec) = wanted.spec {
         check_spec(registered, wanted.kind, kind, spec)?;
     }
@@ -59,14 +77,14 @@ pub async fn ready(daemon: &Daemon, registered: &Registered, wanted: &Wanted<'_>
     let Some(key) = wanted.project else {
         let link = links::usable(daemon, registered, wanted.account).await?;
         let (os, defaults) = (link.os.clone(), ProjectDefaults::default());
-        return Ok(Ready { os, defaults, link: Some(link), service });
+        return Ok(Ready { os, defaults, link: Some(link), service, executor });
     };
     let project = daemon.store.project(&registered.name, key)?;
     let project = project.ok_or_else(Denial::not_found)?;
     let os = in_project(&project, wanted.account)?;
     // What the launcher says about the identity is about the link only if that names the same.
     let link = daemon.store.link(&registered.name, wanted.account)?.filter(|link| link.os == os);
-    Ok(Ready { os, defaults: project.defaults, link, service })
+    Ok(Ready { os, defaults: project.defaults, link, service, executor })
 }
 
 /// Decides once more about a job that is in the ledger: as whom it ran then is the caller's to compare.
@@ -80,6 +98,7 @@ pub async fn again(daemon: &Daemon, registered: &Registered, job: &Job) -> Resul
         argv: &argv,
         environment: &environment,
         spec: Some(&job.spec),
+        executor: Some(job.spec.executor),
     };
     ready(daemon, registered, &wanted).await
 }

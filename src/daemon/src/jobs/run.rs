@@ -8,6 +8,7 @@ use std::sync::Arc;
 use deputy_core::application::Trust;
 use deputy_core::message::JobCommand;
 use deputy_core::project::ProjectKey;
+use deputy_core::slurm::Executor;
 use deputy_core::{AccountName, ApplicationName, Code, Denial, JobId, KindName, SessionId};
 use tokio::sync::mpsc;
 use zbus::OwnedObjectPath;
@@ -15,6 +16,7 @@ use zbus::OwnedObjectPath;
 use super::admit::{Opened, Waiting};
 use super::asked::{Asked, Needs};
 use super::live::Live;
+use super::queue::Place;
 use super::ready::{self, Ready, Wanted};
 use crate::acting;
 use crate::authority::{About, Call, Granted};
@@ -61,6 +63,7 @@ pub async fn run(
         argv: &asked.argv,
         environment: &environment,
         spec: Some(&asked.spec),
+        executor: asked.executor,
     };
     let mut ready = ready::ready(&call.daemon, &registered, &wanted).await?;
     about.os_user = Some(ready.os.name.clone());
@@ -90,7 +93,7 @@ pub async fn run(
         Some(_) => Some(call.daemon.limits.watches.enter(call.caller.uid)?),
         None => None,
     };
-    let Asked { project, kind, argv, directory, spec, descriptors, watch, needs: _ } = asked;
+    let Asked { project, kind, argv, directory, spec, descriptors, watch, .. } = asked;
     let accepted = Accepted {
         application: registered.name.clone(),
         account,
@@ -140,6 +143,7 @@ pub async fn accept(
 ) -> Result<(Arc<Live>, mpsc::Receiver<JobCommand>, Option<Opened>), Denial> {
     let Accepted { application, account, kind, argv, directory, project, session, mut spec } = accepted;
     spec.service = ready.service;
+    spec.executor = ready.executor;
     daemon.store.boot().clone_into(&mut spec.boot);
     // A project only takes bits away, and so does a request.
     spec.umask = match (spec.umask, ready.defaults.umask) {
@@ -167,6 +171,8 @@ pub async fn accept(
         ended: None,
         gpus: Vec::new(),
         forgotten: None,
+        slurm_job: None,
+        reason: None,
     };
     let change = Change::JobQueued {
         id: job.id.clone(),
@@ -180,19 +186,23 @@ pub async fn accept(
         session: job.session.clone(),
         spec: Box::new(job.spec.clone()),
     };
-    if job.spec.gpus > 0 {
+    let local = job.spec.executor == Executor::Local;
+    if job.spec.gpus > 0 && local {
         daemon.tracker.queue().find_gpus(daemon).await;
     }
-    let place = daemon.tracker.queue().enter(daemon, &job)?;
+    // Another engine has a queue of its own.
+    let place = if local { Some(daemon.tracker.queue().enter(daemon, &job)?) } else { None };
     // The launcher forks while the disk works; it hears nothing of the job before the job is in the ledger.
-    let (opened, committed) = if place.starts() {
+    let (opened, committed) = if place.as_ref().is_none_or(Place::starts) {
         let (opened, committed) = tokio::join!(daemon.tracker.open(), daemon.store.commit(change, actor));
         (Some(opened), committed)
     } else {
         (None, daemon.store.commit(change, actor).await)
     };
     let committed = committed?;
-    place.keep();
+    if let Some(place) = place {
+        place.keep();
+    }
     job.number = committed.number;
     job.queued = committed.at;
     daemon.subscribers.tell(&job);

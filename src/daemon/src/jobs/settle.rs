@@ -9,6 +9,7 @@ use std::time::Duration;
 use deputy_core::Code;
 use deputy_core::job::EndCause;
 use deputy_core::message::{JobState as Told, LauncherReply, LauncherRequest};
+use deputy_core::slurm::SlurmJobId;
 use tokio::time::{sleep, timeout};
 
 use super::live::Live;
@@ -23,6 +24,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 pub enum Settled {
     /// It runs; this is its shepherd. It may be ending already.
     Running(Channel, Option<EndCause>),
+    /// Slurm has it, by this number.
+    AtSlurm(SlurmJobId),
     /// It has ended, or is lost.
     Told(Told),
     /// It never started, and never will.
@@ -66,6 +69,7 @@ impl Tracker {
                 return Ok(Some(Settled::Running(channel, Some(cause))));
             }
             Ok(Some(LauncherReply::Job(state))) => return Ok(Some(Settled::Told(state))),
+            Ok(Some(LauncherReply::Submitted { slurm })) => return Ok(Some(Settled::AtSlurm(slurm))),
             Err(LauncherError::Denied(denial)) if denial.code == Code::NotFound => {}
             Ok(Some(_)) => return Err(LauncherError::Foreign),
             Ok(None) => return Err(LauncherError::Ended),

@@ -1,6 +1,7 @@
 //! A job as the interface and a watcher's lines show it.
 
 use deputy_core::job::{Enforcement, JobEnd};
+use deputy_core::slurm::Executor;
 use deputy_core::stream::Output;
 use serde::Serialize;
 use zbus::ObjectPath;
@@ -23,6 +24,11 @@ pub struct Shown {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     state: &'static str,
+    executor: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slurm_job: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     queued: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     starting: Option<u64>,
@@ -86,6 +92,14 @@ pub fn state_name(state: &JobState) -> &'static str {
     }
 }
 
+/// The state of a job as the interface names it: one that Slurm was asked to take waits in its queue, too.
+pub fn state_of(job: &Job) -> &'static str {
+    match (job.spec.executor, &job.state) {
+        (Executor::Slurm, JobState::Starting {}) => "queued",
+        (_, state) => state_name(state),
+    }
+}
+
 /// The store's name of a state of the interface's.
 pub fn stored_name(shown: &str) -> Option<&'static str> {
     Some(match shown {
@@ -109,6 +123,8 @@ fn end(job: &Job) -> End {
         }
         JobState::Ended { end, cause, usage, captured, enforcement } => {
             let streams = &job.spec.streams;
+            // Slurm tells neither whether there was a core dump nor how it held limits.
+            let here = job.spec.executor == Executor::Local;
             let mut shown = End {
                 status: Some(end.shell_status()),
                 user_us: Some(usage.user_us),
@@ -118,7 +134,7 @@ fn end(job: &Job) -> End {
                 written_bytes: Some(usage.written_bytes),
                 wall_us: Some(usage.wall_us),
                 cause: cause.map(|cause| cause.as_str().to_owned()),
-                limits_by: Some(match enforcement {
+                limits_by: here.then_some(match enforcement {
                     Enforcement::ProcessLimits => "process-limits",
                     Enforcement::Cgroup => "cgroup",
                 }),
@@ -130,7 +146,7 @@ fn end(job: &Job) -> End {
                 JobEnd::Exited { code } => shown.exit_code = Some(i32::from(code)),
                 JobEnd::Signaled { signal, core } => {
                     shown.signal = Some(signal);
-                    shown.core = Some(core);
+                    shown.core = here.then_some(core);
                 }
                 JobEnd::LaunchFailed { step, errno } => {
                     shown.failed_step = Some(step.as_str());
@@ -161,7 +177,10 @@ impl From<&Job> for Shown {
             gid: job.os.gid.raw(),
             kind: job.kind.to_string(),
             name: job.spec.name.as_ref().map(ToString::to_string),
-            state: state_name(&job.state),
+            state: state_of(job),
+            executor: job.spec.executor.as_str(),
+            slurm_job: job.slurm_job.map(|number| number.0),
+            reason: job.reason.clone(),
             queued: job.queued.0,
             starting: job.starting.map(|at| at.0),
             started: job.started.map(|at| at.0).or(ran),
@@ -200,6 +219,9 @@ pub fn record(job: &Job) -> Record {
         .with("argv", argv)
         .maybe("directory", job.cwd.as_ref().map(|cwd| cwd.0.clone()))
         .with("state", shown.state)
+        .with("executor", shown.executor)
+        .maybe("slurm_job", shown.slurm_job)
+        .maybe("reason", shown.reason)
         .with("queued", shown.queued)
         .maybe("starting", shown.starting)
         .maybe("started", shown.started)
@@ -258,6 +280,8 @@ pub(super) mod tests {
             ended,
             gpus: Vec::new(),
             forgotten: None,
+            slurm_job: None,
+            reason: None,
         }
     }
 

@@ -12,7 +12,7 @@ use deputy_core::{ApplicationName, Code, Denial, OsUid};
 use tokio::sync::mpsc;
 use zbus::{Connection, Message};
 
-use super::shown::{record, state_name};
+use super::shown::{record, state_of};
 use crate::authority::{About, Call, Grant, Granted, Ground};
 use crate::bus::caller::Caller;
 use crate::bus::introspection::job_path;
@@ -140,7 +140,7 @@ fn signal(to: &str, job: &Job) -> zbus::Result<Message> {
     let details = LEFT_OUT.iter().fold(record(job), |record, key| record.without(key));
     Message::signal(ROOT, format!("{INTERFACES}Jobs"), "StateChanged").destination(to).build(&(
         path,
-        state_name(&job.state),
+        state_of(job),
         details,
     ))
 }

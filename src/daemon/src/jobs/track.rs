@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use deputy_core::job::ExitRecord;
 use deputy_core::message::{JobCommand, JobState as Told, LauncherReply, LauncherRequest, MAX_FORGET};
+use deputy_core::slurm::Executor;
 use deputy_core::stream::{Output, Streams};
 use deputy_core::{Denial, JobId};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::admit::Waiting;
+use super::executor::{self, Followed, Hold, follow_at_slurm};
 use super::forget::{forget_in_groups, tidy_up};
 use super::live::Live;
 use super::queue::Queue;
@@ -55,6 +57,8 @@ pub(super) struct Inner {
     pub null: Arc<OwnedFd>,
     pub subscribers: Arc<Subscribers>,
     pub queue: Queue,
+    /// Who waits for news from Slurm.
+    pub slurm: Arc<Followed>,
     live: Mutex<HashMap<JobId, Arc<Live>>>,
     forget: mpsc::Sender<JobId>,
     shelf: Mutex<Shelf>,
@@ -82,6 +86,7 @@ impl Tracker {
             store,
             launcher,
             queue: Queue::new(daemon.clone()),
+            slurm: Arc::default(),
             daemon,
             null,
             subscribers,
@@ -94,6 +99,7 @@ impl Tracker {
             stopping,
         }));
         tokio::spawn(remove_old_output(tracker.clone()));
+        tokio::spawn(executor::poll(tracker.clone()));
         tracker
     }
 
@@ -113,7 +119,7 @@ impl Tracker {
                     let bytes = Self::output_bound(&job, &daemon.directory.snapshot());
                     self.shelf().runs(&job.id, job.os.uid, bytes);
                 }
-                if let Some(daemon) = &daemon {
+                if let Some(daemon) = daemon.as_ref().filter(|_| job.spec.executor == Executor::Local) {
                     self.0.queue.take_up(daemon, &job, count);
                 }
                 taken_up.push(self.insert(job));
@@ -251,16 +257,16 @@ impl Tracker {
     pub(super) async fn follow(
         &self,
         live: Arc<Live>,
-        mut channel: Option<Channel>,
+        mut hold: Option<Hold>,
         mut commands: mpsc::Receiver<JobCommand>,
     ) {
         let id = live.job().id;
-        let recorded = live.state() == (JobState::Running {}) && channel.is_none();
+        let recorded = live.state() == (JobState::Running {}) && hold.is_none();
         let mut record_start = (!recorded).then(|| Instant::now() + START_RECORDED_AFTER);
         let mut stopping = self.0.stopping.subscribe();
         loop {
-            let current = if let Some(channel) = channel.take() {
-                channel
+            let current = if let Some(hold) = hold.take() {
+                hold
             } else {
                 let settled = tokio::select! {
                     settled = self.settle(&live) => settled,
@@ -274,8 +280,9 @@ impl Tracker {
                         if let Some(cause) = ending {
                             live.become_state(JobState::Ending { cause }, None);
                         }
-                        channel
+                        Hold::Shepherd(channel)
                     }
+                    Settled::AtSlurm(number) => Hold::Slurm(number),
                     Settled::Told(state) => return self.end_as_told(&live, state).await,
                     Settled::NeverStarted { cause } => return self.never_started(&live, cause).await,
                     Settled::StillWaits => {
@@ -284,16 +291,20 @@ impl Tracker {
                     }
                 }
             };
+            let current = match current {
+                Hold::Shepherd(channel) => channel,
+                Hold::Slurm(number) => return follow_at_slurm(self, live, number, commands).await,
+            };
             let due = record_start.unwrap_or_else(Instant::now);
             tokio::select! {
                 reply = current.reply() => match reply {
                     Ok(Some(LauncherReply::Job(Told::Running))) => {
                         live.become_state(JobState::Running {}, None);
-                        channel = Some(current);
+                        hold = Some(Hold::Shepherd(current));
                     }
                     Ok(Some(LauncherReply::Job(Told::Ending(cause)))) => {
                         live.become_state(JobState::Ending { cause }, None);
-                        channel = Some(current);
+                        hold = Some(Hold::Shepherd(current));
                     }
                     Ok(Some(LauncherReply::Job(state))) => return self.end_as_told(&live, state).await,
                     // The shepherd's connection is gone: what the launcher's next child finds, counts.
@@ -303,13 +314,13 @@ impl Tracker {
                     if let Err(error) = current.command(command).await {
                         tracing::warn!(job = %id, %error, "a command did not reach the job");
                     }
-                    channel = Some(current);
+                    hold = Some(Hold::Shepherd(current));
                 }
                 () = sleep_until(due), if record_start.is_some() => {
                     record_start = None;
                     let Job { starting, started, .. } = live.job();
                     self.commit(Change::JobStarted { id: id.clone(), starting, started }).await;
-                    channel = Some(current);
+                    hold = Some(Hold::Shepherd(current));
                 }
                 () = told_to_stop(&mut stopping) => return,
             }
@@ -327,7 +338,9 @@ impl Tracker {
                 self.never_started(live, cause).await;
             }
             Told::Lost | Told::Running | Told::Ending(_) => {
-                let cause = if self.of_another_boot(live) {
+                let cause = if live.job().spec.executor == Executor::Slurm {
+                    "it was being submitted when the launcher's child died, and Slurm does not have it"
+                } else if self.of_another_boot(live) {
                     "the machine was started again while it ran"
                 } else {
                     "its shepherd died without an exit record"

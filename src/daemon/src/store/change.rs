@@ -7,6 +7,7 @@ use deputy_core::job::{EndCause, Enforcement, JobEnd, OsIdentity, Usage};
 use deputy_core::project::ProjectKey;
 use deputy_core::queue::{Ceilings, GpuIndex};
 use deputy_core::quota::Whose;
+use deputy_core::slurm::SlurmJobId;
 use deputy_core::stream::Captured;
 use deputy_core::{
     AccountName, ApplicationName, Code, GroupName, JobId, KindName, LinkCode, OsUserName, SessionId,
@@ -391,6 +392,13 @@ pub enum Change {
         /// The GPUs.
         gpus: Vec<GpuIndex>,
     },
+    /// Slurm took a job.
+    JobSubmitted {
+        /// Its id.
+        id: JobId,
+        /// The number that Slurm gave it.
+        slurm_job: SlurmJobId,
+    },
     /// A job's shepherd reported that the program runs.
     JobStarted {
         /// Its id.
@@ -718,6 +726,7 @@ impl Change {
         match self {
             Change::JobQueued { id, .. }
             | Change::JobLeased { id, .. }
+            | Change::JobSubmitted { id, .. }
             | Change::JobStarted { id, .. }
             | Change::JobEnded { id, .. }
             | Change::JobLost { id, .. }

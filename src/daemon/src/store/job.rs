@@ -4,6 +4,7 @@ use deputy_core::job::{EndCause, Enforcement, JobEnd, OsIdentity, Usage};
 use deputy_core::limits::JobBounds;
 use deputy_core::project::ProjectKey;
 use deputy_core::queue::GpuIndex;
+use deputy_core::slurm::{Executor, SlurmJobId, SlurmRequest};
 use deputy_core::stream::{Captured, Input, Output, Streams};
 use deputy_core::{AccountName, ApplicationName, JobId, JobName, KindName, OsGroupName, SessionId};
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,10 @@ pub struct JobSpec {
     pub boot: String,
     /// When the login as the OS account was on whose session it rests, seconds since 1970; none if it rests on none.
     pub login: Option<u64>,
+    /// Where it runs.
+    pub executor: Executor,
+    /// What it asks of Slurm, where it runs there.
+    pub slurm: SlurmRequest,
 }
 
 impl JobSpec {
@@ -177,6 +182,12 @@ pub struct Job {
     pub ended: Option<Timestamp>,
     /// When its folder, and with it what it wrote, was removed.
     pub forgotten: Option<Timestamp>,
+    /// The number that Slurm gave it.
+    #[serde(default)]
+    pub slurm_job: Option<SlurmJobId>,
+    /// What it waits for at Slurm. Only in the daemon's memory.
+    #[serde(skip)]
+    pub reason: Option<String>,
 }
 
 #[cfg(test)]

@@ -60,6 +60,7 @@ pub(crate) fn apply(
         }
         Change::JobQueued { .. }
         | Change::JobLeased { .. }
+        | Change::JobSubmitted { .. }
         | Change::JobStarted { .. }
         | Change::JobEnded { .. }
         | Change::JobLost { .. }

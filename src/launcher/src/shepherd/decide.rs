@@ -16,6 +16,8 @@ use deputy_core::pattern::CommandRule;
 use deputy_core::policy;
 use deputy_core::settings::Settings;
 use deputy_core::size::ByteSize;
+use deputy_core::slurm::policy::{check_bounds, check_executor};
+use deputy_core::slurm::{Executor, SlurmRequest};
 use deputy_etc::root_owned;
 use deputy_sys::confine::Confinement;
 
@@ -29,11 +31,18 @@ use crate::{consents, pam, pool};
 
 /// Why something is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
+pub enum Purpose<'a> {
     /// To run the job: a consent that root's rule gives is written down first.
     Run {
         /// The uid that asked.
         by_uid: u32,
+    },
+    /// The same, at Slurm.
+    Submit {
+        /// The uid that asked.
+        by_uid: u32,
+        /// What is asked of Slurm.
+        slurm: &'a SlurmRequest,
     },
     /// To say what would be decided. Nothing is written.
     Explain,
@@ -73,6 +82,8 @@ pub struct Decision {
     pub leftovers: Leftovers,
     /// The GPUs that it was leased.
     pub gpus: Gpus,
+    /// What is asked of Slurm, with all that policy fills in, if it is to run there.
+    pub slurm: Option<SlurmRequest>,
 }
 
 impl Decision {
@@ -92,7 +103,7 @@ pub fn decide(
     settings: &Settings,
     request: &RunRequest,
     variables: &Variables,
-    purpose: Purpose,
+    purpose: Purpose<'_>,
 ) -> Result<Decision, Denial> {
     let rules = Rules::under(settings.clone(), &request.application)?;
     let kind_name = request.kind.as_ref().map_or(DEFAULT_KIND, KindName::as_str);
@@ -110,9 +121,10 @@ pub fn decide(
     policy::check_environment(&rules.name, &rules.application, &request.environment)?;
     variables.check(&rules.name, &rules.application)?;
     let bounds = bounds(&rules, kind_name, kind, request)?;
+    let slurm = at_slurm(&rules, kind_name, kind, request, purpose)?;
 
     match purpose {
-        Purpose::Run { by_uid } => {
+        Purpose::Run { by_uid } | Purpose::Submit { by_uid, .. } => {
             let consent = consents::valid(&rules, &request.account, &request.os_account, by_uid)?;
             request.login.map_or(Ok(()), |login| consent.check_login(login))?;
         }
@@ -139,11 +151,37 @@ pub fn decide(
         bounds,
         leftovers: kind.leftovers,
         gpus,
+        slurm,
         pam_service: rules.application.pam.job.clone(),
         application: rules.name.to_string(),
         rule: rule.as_str().to_owned(),
         target,
     })
+}
+
+/// Whether the kind's jobs run where this one is to, and what policy fills in for Slurm.
+fn at_slurm(
+    rules: &Rules,
+    kind_name: &str,
+    kind: &Kind,
+    request: &RunRequest,
+    purpose: Purpose<'_>,
+) -> Result<Option<SlurmRequest>, Denial> {
+    let rule = format!("applications.d/{}.toml: kinds.{kind_name}", rules.name);
+    let (executor, asked) = match purpose {
+        Purpose::Run { .. } => (Executor::Local, None),
+        Purpose::Submit { slurm, .. } => (Executor::Slurm, Some(slurm)),
+        Purpose::Explain => return Ok(None),
+    };
+    check_executor(kind, Some(executor), &rule)?;
+    let Some(asked) = asked else { return Ok(None) };
+    check_bounds(&request.bounds)?;
+    if request.script || request.environment_descriptor || !request.gpus.is_empty() {
+        return Err(Denial::invalid(
+            "nothing of a job at Slurm comes by descriptor, and no GPU of this machine's",
+        ));
+    }
+    kind.slurm.as_ref().map(|policy| policy.check(asked, &rule)).transpose()
 }
 
 /// What policy says, lowered by what the request asks for. Nothing can run under a ceiling of nothing.

@@ -11,9 +11,10 @@ use deputy_core::message::JobCommand;
 use deputy_core::message::job::encode_command;
 use deputy_core::names::{AccountName, ApplicationName};
 
-use super::folder;
 use super::watch::{Adoption, adopt, has_shepherd};
+use super::{folder, slurm};
 use crate::paths::JOBS;
+use crate::rules;
 
 /// For how long shepherds that are busy with PAM are asked again; whoever waits for the answer waits longer.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -71,6 +72,11 @@ fn tell(job: &JobId, application: &ApplicationName, account: &AccountName, uid: 
         // It is being decided about, or it was refused.
         None if folder::outcome(job).is_some() || !has_shepherd(job) => return Told::NotMeant,
         None => return Told::Later,
+    }
+    // A submission that is on its way has a child, and is asked about again.
+    if slurm::is_submitted(job) && !has_shepherd(job) {
+        let ended = rules::settings().and_then(|settings| slurm::end(&settings, job, None));
+        return if ended.is_ok() { Told::Ending } else { Told::Later };
     }
     end(job)
 }

@@ -15,6 +15,7 @@ mod folder;
 mod gpus;
 mod script;
 mod session;
+mod slurm;
 mod stdio;
 mod streams;
 mod tree;
@@ -53,6 +54,7 @@ pub use self::ending::end_all;
 pub use self::explain::explain;
 pub use self::folder::{abandon, captured, jobs_after};
 pub use self::gpus::count_gpus;
+pub use self::slurm::{ask as ask_slurm, end as end_at_slurm, submit};
 
 /// The whole life of a shepherd.
 pub fn run(
@@ -243,6 +245,9 @@ pub fn attach(settings: &Settings, job: &JobId, connection: &OwnedFd) {
     }
     // Nobody listens any more. The record, if there is one, has been written before that.
     if let Some(answer) = folder::outcome(job) {
+        return reply(connection, &answer);
+    }
+    if let Some(answer) = slurm::attach(settings, job) {
         return reply(connection, &answer);
     }
     end_what_is_left(&JobCgroups::look_up(&settings.executor.local.cgroup), job);

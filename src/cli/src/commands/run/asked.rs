@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use deputy_core::denial::Code;
+use deputy_core::slurm::Executor;
 use rustix::fs::{MemfdFlags, memfd_create};
 use zbus::{Fd, Variant};
 use zeroize::Zeroizing;
@@ -54,6 +55,12 @@ pub fn options(options: &RunOptions) -> Result<(CallOptions<'_>, Option<Streams>
     put("time_limit_seconds", options.time_limit.map(Variant::from));
     put("grace_seconds", options.grace.map(Variant::from));
     put("nice", options.nice.map(|nice| u32::from(nice).into()));
+    put("executor", options.executor.map(|executor| executor.as_str().into()));
+    put("partition", text(options.partition.clone().map(String::from)));
+    put("slurm_account", text(options.slurm_account.clone().map(String::from)));
+    put("qos", text(options.qos.clone().map(String::from)));
+    put("nodes", options.nodes.map(Variant::from));
+    put("tasks", options.tasks.map(Variant::from));
     if let Some(script) = &options.script {
         put("script", Some(descriptor(open(script)?.into())));
     }
@@ -69,7 +76,8 @@ pub fn options(options: &RunOptions) -> Result<(CallOptions<'_>, Option<Streams>
         put("stdout_append", options.stdout.is_some().then(|| true.into()));
         put("stderr_append", options.stderr.is_some().then(|| true.into()));
     }
-    let (streams, own) = if options.detach {
+    // Slurm starts the job elsewhere: what this process has is of no use there.
+    let (streams, own) = if options.detach || options.executor == Some(Executor::Slurm) {
         (None, [None, None, None])
     } else {
         let (streams, own) = Streams::new()?;

@@ -1,6 +1,7 @@
 //! What the queue knows after a restart: which jobs run, with which GPUs, which wait, and who used how much lately.
 
 use deputy_core::schedule::{AccountKey, Moment};
+use deputy_core::slurm::Executor;
 
 use super::{Queue, State, need};
 use crate::daemon::Daemon;
@@ -67,7 +68,7 @@ fn recall(
             for job in page.items {
                 old = job.queued < since;
                 let (JobState::Ended { usage, .. }, Some(ended)) = (&job.state, job.ended) else { continue };
-                if ended >= since {
+                if ended >= since && job.spec.executor == Executor::Local {
                     let owner = AccountKey { application: job.application, account: job.account };
                     state.scheduler.charge(&owner, need::cpu_seconds(usage), Moment(ended.0), now);
                 }

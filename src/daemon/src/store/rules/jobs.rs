@@ -29,6 +29,15 @@ pub(super) fn apply(
             draft.put(keys::job(id), &job);
             Ok(())
         }
+        Change::JobSubmitted { id, slurm_job } => {
+            let mut job = need(draft, id)?;
+            if !job.state.is_open() || job.slurm_job.is_some() {
+                return Err(conflict("job", id.to_string(), "it is not waiting to be submitted"));
+            }
+            job.slurm_job = Some(*slurm_job);
+            draft.put(keys::job(id), &job);
+            Ok(())
+        }
         Change::JobStarted { id, starting, started } => {
             let mut job = need(draft, id)?;
             if job.state != (JobState::Queued {}) {
@@ -130,6 +139,8 @@ fn queue(change: &Change, number: u64, at: Timestamp, draft: &mut Draft<'_>) -> 
         ended: None,
         gpus: Vec::new(),
         forgotten: None,
+        slurm_job: None,
+        reason: None,
     };
     draft.put(key, &job);
     for index in [

@@ -1,0 +1,393 @@
+//! How Slurm's programs are asked: argument vectors made of typed fields, and the batch script.
+//!
+//! No text of a request becomes an option, a directive or a word of a shell. What has to be in the script (the program
+//! and its arguments, paths, variables) is there between single quotes, behind the first command: `sbatch` looks for
+//! `#SBATCH` only before that.
+
+use super::{SlurmJobId, SlurmRequest};
+use crate::ids::{JobId, OsUid};
+use crate::limits::JobBounds;
+use crate::stream::{Input, Output, Streams};
+
+/// The name under which Slurm has a job of Deputy's. By it a submission is looked up whose answer was lost.
+pub fn job_name(job: &JobId) -> String {
+    format!("deputy-{job}")
+}
+
+/// What is asked of `sbatch`, with everything filled in that policy fills in.
+pub fn sbatch(job: &JobId, asked: &SlurmRequest, bounds: &JobBounds) -> Vec<String> {
+    let mut argv: Vec<String> = [
+        "sbatch",
+        "--parsable",
+        "--export=NONE",
+        "--propagate=NONE",
+        // A job is one run: what a node's failure ended is told, not repeated.
+        "--no-requeue",
+        "--input=none",
+        "--output=/dev/null",
+        "--error=/dev/null",
+        "--chdir=/",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    argv.push(format!("--job-name={}", job_name(job)));
+    argv.push(format!("--comment=deputy:{job}"));
+    let named = [
+        ("partition", asked.partition.as_ref().map(ToString::to_string)),
+        ("account", asked.account.as_ref().map(ToString::to_string)),
+        ("qos", asked.qos.as_ref().map(ToString::to_string)),
+        ("nodes", Some(asked.nodes.unwrap_or(1).to_string())),
+        ("ntasks", Some(asked.tasks.unwrap_or(1).to_string())),
+        ("cpus-per-task", Some(bounds.limits.cpus.map_or(1, |cpus| cpus.0 / 1000).to_string())),
+        ("mem", bounds.limits.memory.map(|memory| format!("{}K", memory.0.div_ceil(1024)))),
+        ("gres", (asked.gpus > 0).then(|| format!("gpu:{}", asked.gpus))),
+        ("time", bounds.time_limit_seconds.map(time)),
+    ];
+    argv.extend(named.into_iter().filter_map(|(name, value)| Some(format!("--{name}={}", value?))));
+    argv
+}
+
+/// Hours, minutes and seconds.
+fn time(seconds: u32) -> String {
+    format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+/// What the batch script does, as the user, where Slurm starts it.
+#[derive(Debug, Clone, Copy)]
+pub struct Script<'a> {
+    /// The program and its arguments.
+    pub argv: &'a [Vec<u8>],
+    /// Variables, each `NAME=VALUE`, with a name that policy has checked.
+    pub environment: &'a [Vec<u8>],
+    /// The working directory; none is the home directory, or `/` where that cannot be entered.
+    pub directory: Option<&'a [u8]>,
+    /// The file mode creation mask.
+    pub umask: u32,
+    /// Standard input, output and error: files.
+    pub streams: &'a Streams,
+}
+
+/// The batch script. None if something in it cannot be there: a NUL, a variable without a shell's name, a stream that is
+/// no file, a program that looks like an option.
+pub fn script(script: &Script<'_>) -> Option<Vec<u8>> {
+    // The first command: nothing behind it is a directive. `sbatch` leaves these two for `srun`, which would then keep
+    // the job's own variables from its steps.
+    let mut text = b"#!/bin/sh\n:\nunset SLURM_EXPORT_ENV SLURM_GET_USER_ENV\n".to_vec();
+    text.extend_from_slice(format!("umask {:04o}\n", script.umask & 0o777).as_bytes());
+    for variable in script.environment {
+        let at = variable.iter().position(|&byte| byte == b'=')?;
+        let (name, value) = (&variable[..at], &variable[at + 1..]);
+        if !is_shell_name(name) {
+            return None;
+        }
+        text.extend_from_slice(b"export ");
+        text.extend_from_slice(name);
+        text.push(b'=');
+        quote(value, &mut text)?;
+        text.push(b'\n');
+    }
+    match script.directory {
+        Some(directory) if directory.starts_with(b"/") => {
+            text.extend_from_slice(b"cd ");
+            quote(directory, &mut text)?;
+            text.extend_from_slice(b" || exit 126\n");
+        }
+        Some(_) => return None,
+        None => text.extend_from_slice(b"cd 2>/dev/null || cd /\n"),
+    }
+    if script.argv.first().is_none_or(|program| program.is_empty() || program.starts_with(b"-")) {
+        return None;
+    }
+    text.extend_from_slice(b"exec");
+    for word in script.argv {
+        text.push(b' ');
+        quote(word, &mut text)?;
+    }
+    redirect(script.streams, &mut text)?;
+    text.push(b'\n');
+    Some(text)
+}
+
+/// Whether a shell can have a variable of this name.
+fn is_shell_name(name: &[u8]) -> bool {
+    let begins = name.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
+    begins && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+}
+
+/// A word between single quotes. A carriage return is made by the shell: `sbatch` takes no script that has one in front
+/// of a line feed.
+fn quote(word: &[u8], text: &mut Vec<u8>) -> Option<()> {
+    text.push(b'\'');
+    for &byte in word {
+        match byte {
+            0 => return None,
+            b'\'' => text.extend_from_slice(br"'\''"),
+            b'\r' => text.extend_from_slice(br#"'"$(printf '\r')"'"#),
+            byte => text.push(byte),
+        }
+    }
+    text.push(b'\'');
+    Some(())
+}
+
+/// Redirections, which the shell makes as the user before it executes the program. A relative path is one below the
+/// working directory; it cannot look like a descriptor.
+fn redirect(streams: &Streams, text: &mut Vec<u8>) -> Option<()> {
+    let to = |operator: &[u8], path: &[u8], text: &mut Vec<u8>| {
+        text.push(b' ');
+        text.extend_from_slice(operator);
+        let relative: &[u8] = if path.starts_with(b"/") { b"" } else { b"./" };
+        quote(&[relative, path].concat(), text)
+    };
+    match &streams.input {
+        Input::File(path) => to(b"<", path, text)?,
+        Input::Descriptor => return None,
+    }
+    for (number, output) in [("1", &streams.output), ("2", &streams.error)] {
+        match output {
+            Output::File { path, append } => {
+                let operator = format!("{number}{}", if *append { ">>" } else { ">" });
+                to(operator.as_bytes(), path, text)?;
+            }
+            Output::SameAsOutput => text.extend_from_slice(b" 2>&1"),
+            Output::Descriptor | Output::Captured => return None,
+        }
+    }
+    Some(())
+}
+
+/// `squeue` for these jobs: one line each. It is asked by names, so that nothing else is in the answer whose name somebody
+/// chose; a number may be another job's, where a controller died before it had written down that it gave it.
+pub fn squeue(users: &[OsUid], jobs: &[&JobId]) -> Vec<String> {
+    let users: Vec<String> = users.iter().map(ToString::to_string).collect();
+    let users = format!("--user={}", users.join(","));
+    let format = "--Format=JobID:|,UserID:|,Name:|,State:|,exit_code:|,Reason:|";
+    words(&["squeue", "--noheader", "--all", "--states=all", format, &users, &names(jobs)])
+}
+
+/// `sacct` for these jobs and their steps: one line each.
+pub fn sacct(numbers: &[SlurmJobId], jobs: &[&JobId]) -> Vec<String> {
+    let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+    let numbers = format!("--jobs={}", numbers.join(","));
+    let format = "--format=JobIDRaw,UID,JobName,State,ExitCode,ElapsedRaw,UserCPU,SystemCPU,MaxRSS,End";
+    words(&["sacct", "--noheader", "--parsable2", "--allusers", &numbers, &names(jobs), format])
+}
+
+fn names(jobs: &[&JobId]) -> String {
+    let names: Vec<String> = jobs.iter().map(|job| job_name(job)).collect();
+    format!("--name={}", names.join(","))
+}
+
+/// `squeue` for a submission whose answer was lost: its number, if Slurm has it.
+pub fn find_in_queue(job: &JobId, user: OsUid) -> Vec<String> {
+    let (user, name) = (format!("--user={user}"), format!("--name={}", job_name(job)));
+    words(&["squeue", "--noheader", "--all", "--states=all", "--format=%i", &user, &name])
+}
+
+/// `sacct` for the same.
+pub fn find_in_accounting(job: &JobId) -> Vec<String> {
+    let name = format!("--name={}", job_name(job));
+    words(&[
+        "sacct",
+        "--noheader",
+        "--parsable2",
+        "--allocations",
+        "--starttime=now-30days",
+        "--format=JobIDRaw",
+        &name,
+    ])
+}
+
+/// `scancel`, which ends a job, or sends a signal to its first process.
+pub fn scancel(job: SlurmJobId, signal: Option<i32>) -> Vec<String> {
+    let (signal, number) = (signal.map(|signal| format!("--signal={signal}")), job.to_string());
+    match &signal {
+        None => words(&["scancel", &number]),
+        Some(signal) => words(&["scancel", "--batch", signal, &number]),
+    }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::ResourceLimits;
+    use crate::size::{ByteSize, MilliCpus};
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::process::Command;
+
+    fn job() -> JobId {
+        JobId::from_random([1; JobId::BYTES])
+    }
+
+    fn null() -> Streams {
+        let nothing = || Output::File { path: b"/dev/null".to_vec(), append: true };
+        Streams { input: Input::File(b"/dev/null".to_vec()), output: nothing(), error: nothing() }
+    }
+
+    #[test]
+    fn each_field_is_one_option_and_what_is_absent_is_none() {
+        let bounds = JobBounds {
+            limits: ResourceLimits {
+                memory: Some(ByteSize(1025)),
+                cpus: Some(MilliCpus(3000)),
+                ..ResourceLimits::default()
+            },
+            time_limit_seconds: Some(100 * 3600 + 61),
+            ..JobBounds::default()
+        };
+        let asked = SlurmRequest {
+            partition: "gpu".parse().ok(),
+            account: "lab1".parse().ok(),
+            qos: "high".parse().ok(),
+            nodes: Some(2),
+            tasks: Some(8),
+            gpus: 3,
+        };
+        let argv = sbatch(&job(), &asked, &bounds);
+        for option in [
+            "--partition=gpu",
+            "--account=lab1",
+            "--qos=high",
+            "--nodes=2",
+            "--ntasks=8",
+            "--cpus-per-task=3",
+            "--mem=2K",
+            "--gres=gpu:3",
+            "--time=100:01:01",
+            "--export=NONE",
+            "--propagate=NONE",
+            "--parsable",
+        ] {
+            assert!(argv.iter().any(|word| word == option), "{option} in {argv:?}");
+        }
+        let least = sbatch(&job(), &SlurmRequest::default(), &JobBounds::default());
+        assert!(least.iter().skip(1).all(|word| word.starts_with("--") && word.matches('\n').count() == 0));
+        for option in ["--partition", "--account", "--qos", "--mem", "--gres", "--time"] {
+            assert!(!least.iter().any(|word| word.starts_with(option)), "{option} in {least:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_in_a_script_is_refused() {
+        let good = [b"/bin/true".to_vec()];
+        let streams = null();
+        let least = Script { argv: &good, environment: &[], directory: None, umask: 0o22, streams: &streams };
+        assert!(script(&least).is_some());
+        for argv in [
+            &[][..],
+            &[b"".to_vec()],
+            &[b"-c".to_vec()],
+            &[b"a\0b".to_vec()],
+            &[b"a".to_vec(), b"\0".to_vec()],
+        ] {
+            assert_eq!(script(&Script { argv, ..least }), None, "{argv:?}");
+        }
+        for variable in ["A", "=x", "A B=x", "A;id=x", "1=x", "A\n=x", "A=\0"] {
+            let environment = [variable.as_bytes().to_vec()];
+            assert_eq!(script(&Script { environment: &environment, ..least }), None, "{variable:?}");
+        }
+        for directory in [&b"relative"[..], b"", b"-P", b"/a\0b"] {
+            assert_eq!(script(&Script { directory: Some(directory), ..least }), None, "{directory:?}");
+        }
+        for output in [Output::Captured, Output::Descriptor] {
+            let streams = Streams { output, ..null() };
+            assert_eq!(script(&Script { streams: &streams, ..least }), None);
+        }
+    }
+
+    /// Every way to break out of a word, and what a shell or `sbatch` would take for something else.
+    const ODD: [&str; 22] = [
+        "",
+        " ",
+        "a b",
+        "'",
+        "''",
+        "'\\''",
+        "\"",
+        "\\",
+        "$HOME",
+        "`id`",
+        "$(id)",
+        "\n#SBATCH --partition=short\n",
+        "\n",
+        "\r\n",
+        "\r",
+        "a\r\n",
+        "--wrap=id",
+        "-c",
+        ";id",
+        "& id &",
+        "ä€😀",
+        "*?[a]{b,c}~!",
+    ];
+
+    #[test]
+    fn a_shell_gives_the_program_every_byte_and_runs_nothing_else() {
+        let folder = std::env::temp_dir().join(format!("deputy-script-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("a'b\n\r$x")).unwrap();
+        let directory = folder.join("a'b\n\r$x");
+        let mut argv: Vec<Vec<u8>> = [&b"/usr/bin/printf"[..], b"%s\\0"].map(<[u8]>::to_vec).to_vec();
+        argv.extend(ODD.map(|word| word.as_bytes().to_vec()));
+        argv.push(b"\xff\xfe".to_vec());
+        let streams =
+            Streams { output: Output::File { path: b"&1 -o'ut".to_vec(), append: false }, ..null() };
+        let made = script(&Script {
+            argv: &argv,
+            environment: &[],
+            directory: Some(directory.as_os_str().as_bytes()),
+            umask: 0o027,
+            streams: &streams,
+        })
+        .unwrap();
+        assert!(!made.windows(2).any(|pair| pair == b"\r\n"));
+        let ended = Command::new("/bin/sh").arg("-c").arg(OsStr::from_bytes(&made)).status().unwrap();
+        let written = std::fs::read(directory.join("&1 -o'ut")).unwrap();
+        let words: Vec<&[u8]> = written.split(|&byte| byte == 0).collect();
+        let entries = std::fs::read_dir(&directory).unwrap().count();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(ended.success());
+        assert_eq!(words[..ODD.len()], ODD.map(str::as_bytes));
+        assert_eq!(words[ODD.len()..], [&b"\xff\xfe"[..], b""]);
+        assert_eq!(entries, 1);
+    }
+
+    #[test]
+    fn variables_and_the_umask_are_the_jobs() {
+        let environment: Vec<Vec<u8>> =
+            ODD.iter().enumerate().map(|(at, value)| format!("APP_{at}={value}").into_bytes()).collect();
+        let out = std::env::temp_dir().join(format!("deputy-script-env-{}", std::process::id()));
+        let streams = Streams {
+            output: Output::File { path: out.as_os_str().as_bytes().to_vec(), append: true },
+            ..null()
+        };
+        let argv = ["/bin/sh", "-c", "umask; /usr/bin/env -0"].map(|word| word.as_bytes().to_vec());
+        let made = script(&Script {
+            argv: &argv,
+            environment: &environment,
+            directory: Some(b"/"),
+            umask: 0o7027,
+            streams: &streams,
+        });
+        let made = made.unwrap();
+        let mut shell = Command::new("/bin/sh");
+        shell.env("SLURM_EXPORT_ENV", "NONE").arg("-c").arg(OsStr::from_bytes(&made));
+        assert!(shell.status().unwrap().success());
+        let written = std::fs::read(&out).unwrap();
+        std::fs::remove_file(&out).unwrap();
+        let rest = written.strip_prefix(b"0027\n").expect("the umask");
+        let found: Vec<&[u8]> = rest.split(|&byte| byte == 0).collect();
+        assert!(environment.iter().all(|variable| found.contains(&variable.as_slice())));
+        assert!(!found.iter().any(|variable| variable.starts_with(b"SLURM_")));
+    }
+
+    #[test]
+    fn only_numbers_are_cancelled() {
+        assert_eq!(scancel(SlurmJobId(7), None), ["scancel", "7"]);
+        assert_eq!(scancel(SlurmJobId(7), Some(10)), ["scancel", "--batch", "--signal=10", "7"]);
+    }
+}

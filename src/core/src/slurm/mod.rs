@@ -1,0 +1,89 @@
+//! Slurm as the user: what may be asked of it, how it is asked, and what its words mean.
+//!
+//! Everything here is a value made from values: the words that a request may have ([`names`]), what root's policy says
+//! about them ([`policy`]), the argument vectors and the batch script ([`command`]), and what Slurm's programs answer
+//! ([`answer`]).
+
+pub mod answer;
+pub mod command;
+pub mod names;
+pub mod policy;
+
+use serde::{Deserialize, Serialize};
+
+pub use answer::{Ended, SlurmState};
+pub use names::{Partition, Qos, SlurmAccount};
+pub use policy::{Accounts, SlurmPolicy};
+
+/// Where a job runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Executor {
+    /// On this machine, by a shepherd of its own.
+    #[default]
+    Local,
+    /// Wherever Slurm puts it, submitted as the OS account.
+    Slurm,
+}
+
+impl Executor {
+    /// The word in files, on the bus and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Executor::Local => "local",
+            Executor::Slurm => "slurm",
+        }
+    }
+}
+
+impl std::str::FromStr for Executor {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "local" => Ok(Executor::Local),
+            "slurm" => Ok(Executor::Slurm),
+            _ => Err("an executor is local or slurm"),
+        }
+    }
+}
+
+/// What a job asks of Slurm beside what every job can ask for. CPUs of each task, memory of each node and time are the
+/// job's ordinary bounds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SlurmRequest {
+    /// The partition; none is the first that policy lists.
+    pub partition: Option<Partition>,
+    /// The account of Slurm's; none is the first that policy lists, or the user's own default.
+    pub account: Option<SlurmAccount>,
+    /// The quality of service; none is Slurm's default.
+    pub qos: Option<Qos>,
+    /// How many nodes; none is one.
+    pub nodes: Option<u32>,
+    /// How many tasks; none is one.
+    pub tasks: Option<u32>,
+    /// How many GPUs on each node.
+    pub gpus: u16,
+}
+
+impl SlurmRequest {
+    /// Whether it asks for something that only Slurm has.
+    pub fn names_slurm(&self) -> bool {
+        self.partition.is_some()
+            || self.account.is_some()
+            || self.qos.is_some()
+            || self.nodes.is_some()
+            || self.tasks.is_some()
+    }
+}
+
+/// The number that Slurm gives to a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SlurmJobId(pub u32);
+
+impl std::fmt::Display for SlurmJobId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}

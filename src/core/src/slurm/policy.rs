@@ -1,0 +1,283 @@
+//! What root's policy lets jobs of a kind ask of Slurm: `[kinds.NAME.slurm]`. Nothing named is nothing allowed.
+
+use serde::Deserialize;
+
+use super::{Executor, Partition, Qos, SlurmAccount, SlurmRequest};
+use crate::denial::{Code, Denial};
+use crate::kind::Kind;
+use crate::limits::JobBounds;
+
+/// Which accounts of Slurm's may be named.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "WrittenAccounts")]
+pub enum Accounts {
+    /// Whatever Slurm itself grants the OS account, by its associations.
+    Associations,
+    /// One of these; the first where a job names none.
+    Listed(Vec<SlurmAccount>),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WrittenAccounts {
+    Word(String),
+    List(Vec<SlurmAccount>),
+}
+
+impl TryFrom<WrittenAccounts> for Accounts {
+    type Error = &'static str;
+    fn try_from(written: WrittenAccounts) -> Result<Self, Self::Error> {
+        match written {
+            WrittenAccounts::Word(word) if word == "associations" => Ok(Accounts::Associations),
+            WrittenAccounts::Word(_) => Err("accounts is a list of names, or \"associations\""),
+            WrittenAccounts::List(list) => Ok(Accounts::Listed(list)),
+        }
+    }
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        Accounts::Listed(Vec::new())
+    }
+}
+
+/// What jobs of a kind may ask of Slurm. CPUs, memory and time are bounded by the kind's ordinary limits.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SlurmPolicy {
+    /// The partitions; the first where a job names none.
+    pub partitions: Vec<Partition>,
+    /// The accounts.
+    pub accounts: Accounts,
+    /// The qualities of service that may be named. Where a job names none, it has Slurm's default.
+    pub qos: Vec<Qos>,
+    /// The most nodes; absent: one.
+    pub nodes: Option<u32>,
+    /// The most tasks; absent: one.
+    pub tasks: Option<u32>,
+    /// The most GPUs on each node.
+    pub gpus: u16,
+}
+
+impl SlurmPolicy {
+    /// Why it can allow nothing, if that is so.
+    pub(crate) fn meaningless(&self) -> Option<&'static str> {
+        if self.partitions.is_empty() {
+            return Some("kinds.NAME.slurm needs partitions: nothing named is nothing allowed");
+        }
+        if self.accounts == Accounts::default() {
+            return Some("kinds.NAME.slurm needs accounts: a list of names, or \"associations\"");
+        }
+        if self.nodes == Some(0) || self.tasks == Some(0) {
+            return Some("kinds.NAME.slurm: nodes and tasks are at least 1, or absent");
+        }
+        None
+    }
+
+    /// What is asked for with everything filled in that policy fills in, or the refusal. `rule` is the key of the kind.
+    pub fn check(&self, asked: &SlurmRequest, rule: &str) -> Result<SlurmRequest, Denial> {
+        let partition = listed(
+            "partition",
+            &self.partitions,
+            asked.partition.as_ref(),
+            &format!("{rule}.slurm.partitions"),
+        )?
+        .or_else(|| self.partitions.first().cloned());
+        let account = match &self.accounts {
+            Accounts::Associations => asked.account.clone(),
+            Accounts::Listed(accounts) => {
+                listed("account", accounts, asked.account.as_ref(), &format!("{rule}.slurm.accounts"))?
+                    .or_else(|| accounts.first().cloned())
+            }
+        };
+        let qos = listed("QOS", &self.qos, asked.qos.as_ref(), &format!("{rule}.slurm.qos"))?;
+        let at_most = |what: &str, asked: u32, most: u32| {
+            if asked > most {
+                return Err(Denial::new(
+                    Code::LimitNotAllowed,
+                    format!("{rule}.slurm.{what}"),
+                    format!("{what} {asked} is more than the {most} that policy allows"),
+                )
+                .remedy("ask for less, or have the administrator raise the limit"));
+            }
+            Ok(asked)
+        };
+        let nodes = at_most("nodes", asked.nodes.unwrap_or(1), self.nodes.unwrap_or(1))?;
+        let tasks = at_most("tasks", asked.tasks.unwrap_or(1), self.tasks.unwrap_or(1))?;
+        at_most("gpus", asked.gpus.into(), self.gpus.into())?;
+        if nodes == 0 || tasks == 0 {
+            return Err(Denial::invalid("nodes and tasks are at least 1"));
+        }
+        Ok(SlurmRequest { partition, account, qos, nodes: Some(nodes), tasks: Some(tasks), gpus: asked.gpus })
+    }
+}
+
+fn listed<T: Clone + PartialEq + std::fmt::Display>(
+    what: &str,
+    list: &[T],
+    asked: Option<&T>,
+    rule: &str,
+) -> Result<Option<T>, Denial> {
+    match asked {
+        Some(asked) if !list.contains(asked) => Err(Denial::new(
+            Code::ExecutorNotAllowed,
+            rule,
+            format!("the {what} {asked} is not one that policy lists"),
+        )
+        .remedy("name one of the list, or have the administrator add it")),
+        asked => Ok(asked.cloned()),
+    }
+}
+
+/// Where a job of a kind runs, if it may be asked for there: a kind of Slurm's runs nowhere else, and one that runs here
+/// may have a table for Slurm, too.
+pub fn check_executor(kind: &Kind, asked: Option<Executor>, rule: &str) -> Result<Executor, Denial> {
+    let executor = asked.unwrap_or(kind.executor);
+    let allowed = match executor {
+        Executor::Local => kind.executor == Executor::Local,
+        Executor::Slurm => kind.slurm.is_some(),
+    };
+    if allowed {
+        return Ok(executor);
+    }
+    Err(Denial::new(
+        Code::ExecutorNotAllowed,
+        format!("{rule}.executor"),
+        format!("jobs of this kind do not run by the executor {}", executor.as_str()),
+    )
+    .remedy("leave the executor to the kind, or ask for a kind that has it"))
+}
+
+/// Whether a request asks for what only the shepherd of a job on this machine could do, and nobody does at Slurm.
+pub fn check_bounds(bounds: &JobBounds) -> Result<(), Denial> {
+    let JobBounds { limits, nice, .. } = bounds;
+    let here_only = limits.pids.is_some() || limits.files.is_some() || limits.core.is_some();
+    if here_only || nice.is_some_and(|nice| nice > 0) {
+        return Err(Denial::invalid(
+            "pids, files, core and nice are for jobs on this machine: Slurm has no such limits",
+        ));
+    }
+    if limits.cpus.is_some_and(|cpus| cpus.0 % 1000 != 0) {
+        return Err(Denial::invalid("Slurm gives whole CPUs: ask for 1, 2, and so on"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::application::Application;
+    use crate::size::{ByteSize, MilliCpus};
+
+    const FILE: &str = r#"
+        service_user = "portal"
+        [kinds.batch]
+        commands = ["*"]
+        [kinds.both]
+        commands = ["*"]
+        [kinds.both.slurm]
+        partitions = ["batch", "short"]
+        accounts = ["lab1", "lab2"]
+        qos = ["normal"]
+        tasks = 4
+        [kinds.cluster]
+        commands = ["*"]
+        executor = "slurm"
+        [kinds.cluster.slurm]
+        partitions = ["batch"]
+        accounts = "associations"
+    "#;
+
+    fn kind(name: &str) -> Kind {
+        Application::parse(FILE).unwrap().kinds[&name.parse().unwrap()].clone()
+    }
+
+    fn refused(kind: &Kind, asked: &SlurmRequest) -> (Code, String) {
+        let denial = kind.slurm.as_ref().unwrap().check(asked, "kinds.x").unwrap_err();
+        (denial.code, denial.rule)
+    }
+
+    #[test]
+    fn what_is_not_listed_is_refused_by_the_key_that_would_list_it() {
+        let (both, cluster) = (kind("both"), kind("cluster"));
+        let none = SlurmRequest::default;
+        let not = Code::ExecutorNotAllowed;
+        for (asked, code, key) in [
+            (SlurmRequest { partition: "long".parse().ok(), ..none() }, not, "partitions"),
+            (SlurmRequest { account: "lab3".parse().ok(), ..none() }, not, "accounts"),
+            (SlurmRequest { qos: "high".parse().ok(), ..none() }, not, "qos"),
+            (SlurmRequest { nodes: Some(2), ..none() }, Code::LimitNotAllowed, "nodes"),
+            (SlurmRequest { tasks: Some(5), ..none() }, Code::LimitNotAllowed, "tasks"),
+            (SlurmRequest { gpus: 1, ..none() }, Code::LimitNotAllowed, "gpus"),
+        ] {
+            assert_eq!(refused(&both, &asked), (code, format!("kinds.x.slurm.{key}")), "{asked:?}");
+        }
+        assert_eq!(refused(&cluster, &SlurmRequest { qos: "normal".parse().ok(), ..none() }).0, not);
+        assert!(both.slurm.unwrap().check(&SlurmRequest { nodes: Some(0), ..none() }, "x").is_err());
+    }
+
+    #[test]
+    fn what_is_not_asked_for_is_the_first_that_is_listed() {
+        let filled = kind("both").slurm.unwrap().check(&SlurmRequest::default(), "x").unwrap();
+        let words = (filled.partition.unwrap(), filled.account.unwrap(), filled.qos);
+        assert_eq!((words.0.as_str(), words.1.as_str(), words.2), ("batch", "lab1", None));
+        assert_eq!((filled.nodes, filled.tasks, filled.gpus), (Some(1), Some(1), 0));
+        let cluster = kind("cluster").slurm.unwrap();
+        assert_eq!(cluster.check(&SlurmRequest::default(), "x").unwrap().account, None);
+        let own = SlurmRequest { account: "any".parse().ok(), ..SlurmRequest::default() };
+        assert_eq!(cluster.check(&own, "x").unwrap().account, own.account);
+    }
+
+    #[test]
+    fn a_kind_runs_where_its_file_says() {
+        let of = |name, asked| check_executor(&kind(name), asked, "x").map_err(|denial| denial.code);
+        let (local, slurm) = (Executor::Local, Executor::Slurm);
+        assert_eq!(of("batch", None), Ok(local));
+        assert_eq!(of("batch", Some(slurm)), Err(Code::ExecutorNotAllowed));
+        assert_eq!(of("both", None), Ok(local));
+        assert_eq!(of("both", Some(slurm)), Ok(slurm));
+        assert_eq!(of("cluster", None), Ok(slurm));
+        assert_eq!(of("cluster", Some(local)), Err(Code::ExecutorNotAllowed));
+    }
+
+    #[test]
+    fn limits_that_slurm_does_not_have_are_refused_and_not_forgotten() {
+        let mut bounds = JobBounds::default();
+        bounds.limits.cpus = Some(MilliCpus(2000));
+        assert_eq!(check_bounds(&bounds), Ok(()));
+        bounds.limits.cpus = Some(MilliCpus(1500));
+        assert!(check_bounds(&bounds).is_err());
+        let with: [fn(&mut JobBounds); 4] = [
+            |bounds| bounds.limits.pids = Some(5),
+            |bounds| bounds.limits.files = Some(5),
+            |bounds| bounds.limits.core = Some(ByteSize(5)),
+            |bounds| bounds.nice = Some(5),
+        ];
+        for limit in with {
+            let mut bounds = JobBounds::default();
+            limit(&mut bounds);
+            assert!(check_bounds(&bounds).is_err(), "{bounds:?}");
+        }
+    }
+
+    #[test]
+    fn a_table_that_allows_nothing_is_a_mistake() {
+        for (table, why) in [
+            ("accounts = \"associations\"", "partitions"),
+            ("partitions = [\"a\"]", "accounts"),
+            ("partitions = [\"a\"]\naccounts = []", "accounts"),
+            ("partitions = [\"a\"]\naccounts = \"all\"", "associations"),
+            ("partitions = [\"-a\"]\naccounts = \"associations\"", "letters"),
+            ("partitions = [\"a\"]\naccounts = \"associations\"\nnodes = 0", "at least 1"),
+            ("partitions = [\"a\"]\naccounts = \"associations\"\nspeed = 1", "speed"),
+        ] {
+            let text =
+                format!("service_user = \"p\"\n[kinds.a]\ncommands = [\"*\"]\n[kinds.a.slurm]\n{table}");
+            let error = Application::parse(&text).unwrap_err().to_string();
+            assert!(error.contains(why), "{table}: {error}");
+        }
+        let error =
+            Application::parse("service_user = \"p\"\n[kinds.a]\ncommands = [\"*\"]\nexecutor = \"slurm\"");
+        assert!(error.unwrap_err().to_string().contains("kinds.NAME.slurm"));
+    }
+}

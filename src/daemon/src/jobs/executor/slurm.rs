@@ -1,0 +1,251 @@
+//! Jobs at Slurm: submitted by a child of the launcher's, and followed by one question a period for all of them.
+//!
+//! Slurm's answers are the truth. That it does not answer is no answer: a job stays where it was, however long that
+//! takes. Only a job that Slurm, asked, no longer knows for some time is lost.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use deputy_core::job::{EndCause, Enforcement};
+use deputy_core::kind::Kind;
+use deputy_core::message::{JobCommand, LauncherReply, LauncherRequest, MAX_ASKED, SubmitRequest};
+use deputy_core::settings::SlurmSettings;
+use deputy_core::slurm::policy::check_bounds;
+use deputy_core::slurm::{Ended, SlurmJobId, SlurmRequest, SlurmState};
+use deputy_core::stream::Captured;
+use deputy_core::{Code, Denial, JobId};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Begun, Hold, local};
+use crate::daemon::Daemon;
+use crate::jobs::admit::Opened;
+use crate::jobs::live::Live;
+use crate::jobs::track::{Tracker, told_to_stop};
+use crate::launcher::LauncherError;
+use crate::store::{Change, Job, JobSpec, JobState, Timestamp};
+
+/// How long the caller of `Jobs.Run` waits for Slurm's word; what becomes of the job is then told by its state.
+const SUBMIT: Duration = Duration::from_secs(12);
+
+/// How long the launcher's child may take over Slurm's programs.
+const ANSWER: Duration = Duration::from_secs(120);
+
+/// The shortest time between two questions, after something was submitted or ended.
+const SOON: Duration = Duration::from_secs(1);
+
+/// Who waits for news of which job.
+#[derive(Default)]
+pub struct Followed {
+    jobs: Mutex<HashMap<JobId, mpsc::UnboundedSender<SlurmState>>>,
+    /// Told when news can be expected.
+    news: Notify,
+}
+
+impl Followed {
+    fn jobs(&self) -> MutexGuard<'_, HashMap<JobId, mpsc::UnboundedSender<SlurmState>>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn follow(self: &Arc<Self>, job: &JobId) -> News {
+        let (sender, states) = mpsc::unbounded_channel();
+        self.jobs().insert(job.clone(), sender);
+        self.news.notify_one();
+        News { states, job: job.clone(), followed: Arc::clone(self) }
+    }
+}
+
+/// The news of one job, for as long as this is held.
+struct News {
+    states: mpsc::UnboundedReceiver<SlurmState>,
+    job: JobId,
+    followed: Arc<Followed>,
+}
+
+impl Drop for News {
+    fn drop(&mut self) {
+        self.followed.jobs().remove(&self.job);
+    }
+}
+
+/// What a job asks of Slurm.
+fn asked(spec: &JobSpec) -> SlurmRequest {
+    SlurmRequest { gpus: spec.gpus, ..spec.slurm.clone() }
+}
+
+/// Whether Slurm can be asked for a job of this kind at all, by everything that can be decided here.
+pub fn check(daemon: &Daemon, kind: &Kind, rule: &str, spec: &JobSpec) -> Result<(), Denial> {
+    if daemon.directory.snapshot().settings.executor.slurm.is_none() {
+        return Err(Denial::new(
+            Code::SlurmUnavailable,
+            "deputy.toml: executor.slurm",
+            "this machine is not set up to submit jobs to Slurm",
+        )
+        .remedy("have root add the table [executor.slurm] to deputy.toml"));
+    }
+    if spec.needs_descriptors() || spec.streams.captures() {
+        return Err(Denial::invalid(
+            "nothing of a job at Slurm comes by descriptor or is captured: name files for its input and output",
+        )
+        .remedy("with deputyctl run: --executor slurm, and --stdout FILE"));
+    }
+    check_bounds(&spec.bounds)?;
+    kind.slurm.as_ref().map_or(Ok(()), |policy| policy.check(&asked(spec), rule).map(drop))
+}
+
+/// Has a job submitted; it is Slurm's from then on.
+pub(super) async fn begin(tracker: &Tracker, opened: Option<Opened>, job: &Job) -> Begun {
+    let run = local::request(job, tracker.project_group(job), job.spec.streams.clone(), Vec::new());
+    let request = LauncherRequest::Submit(SubmitRequest { run, slurm: asked(&job.spec) });
+    let channel = match opened {
+        Some(Ok(channel)) if channel.request(&request, &[]).await.is_ok() => channel,
+        _ => tracker.0.launcher.request(&request, &[]).await?,
+    };
+    match timeout(SUBMIT, channel.reply()).await {
+        Err(_) => Err(LauncherError::TimedOut),
+        Ok(Ok(Some(LauncherReply::Submitted { slurm }))) => Ok((Hold::Slurm(slurm), None)),
+        Ok(Ok(Some(_))) => Err(LauncherError::Foreign),
+        Ok(Ok(None)) => Err(LauncherError::Ended),
+        Ok(Err(error)) => Err(error),
+    }
+}
+
+/// Follows a job that Slurm has until it has ended.
+pub(crate) async fn follow(
+    tracker: &Tracker,
+    live: Arc<Live>,
+    number: SlurmJobId,
+    mut commands: mpsc::Receiver<JobCommand>,
+) {
+    let id = live.id();
+    if live.submitted(number) {
+        tracker.commit(Change::JobSubmitted { id: id.clone(), slurm_job: number }).await;
+    }
+    let mut news = tracker.0.slurm.follow(&id);
+    let mut stopping = tracker.stopping();
+    let (mut missed, mut ending) = (None, false);
+    loop {
+        tokio::select! {
+            Some(state) = news.states.recv() => {
+                let absent = matches!(state, SlurmState::Gone | SlurmState::Unsettled);
+                let since = *missed.get_or_insert_with(Instant::now);
+                if !absent {
+                    missed = None;
+                }
+                if heard(tracker, &live, state, since).await {
+                    return;
+                }
+                // A cancel is done when the job has ended, and said again until then.
+                if ending && !absent {
+                    command(tracker, &id, None).await;
+                }
+            }
+            Some(wanted) = commands.recv() => match wanted {
+                JobCommand::Cancel { .. } | JobCommand::EndForConsent => {
+                    ending = true;
+                    live.become_state(JobState::Ending { cause: EndCause::Cancelled }, None);
+                    command(tracker, &id, None).await;
+                    tracker.0.slurm.news.notify_one();
+                }
+                JobCommand::Signal { signal } => command(tracker, &id, Some(signal)).await,
+            },
+            () = told_to_stop(&mut stopping) => return,
+        }
+    }
+}
+
+async fn command(tracker: &Tracker, job: &JobId, signal: Option<i32>) {
+    let request = LauncherRequest::EndAtSlurm { job: job.clone(), signal };
+    if let Err(error) = tracker.0.launcher.ask(&request, &[], ANSWER).await {
+        tracing::warn!(job = %job, %error, "a command did not reach Slurm");
+    }
+}
+
+/// Takes in where a job stands; true if that is the end.
+async fn heard(tracker: &Tracker, live: &Live, state: SlurmState, absent_since: Instant) -> bool {
+    let (state, at) = match state {
+        SlurmState::Waiting { reason } => {
+            live.waits_for(reason);
+            return false;
+        }
+        SlurmState::Running => {
+            if live.become_state(JobState::Running {}, None) {
+                let Job { id, starting, started, .. } = live.job();
+                tracker.commit(Change::JobStarted { id, starting, started }).await;
+            }
+            return false;
+        }
+        SlurmState::Ended(Ended { end, cause, usage, ended_us }) => {
+            let (captured, enforcement) = (Captured::default(), Enforcement::default());
+            (JobState::Ended { end, cause, usage, captured, enforcement }, Some(Timestamp(ended_us)))
+        }
+        SlurmState::NeverRan { state } if live.job().started.is_none() => {
+            (JobState::Abandoned { cause: format!("Slurm: {state} before it ran") }, None)
+        }
+        SlurmState::NeverRan { state } | SlurmState::Failed { state } => {
+            (JobState::Lost { cause: format!("Slurm: {state}, without an exit") }, None)
+        }
+        SlurmState::Gone | SlurmState::Unsettled => {
+            let patience = settings(tracker).map_or(u64::MAX, |settings| settings.lost_after_seconds);
+            if absent_since.elapsed() < Duration::from_secs(patience) {
+                return false;
+            }
+            let cause = match state {
+                SlurmState::Gone => "Slurm has it neither in its queue nor in its accounting",
+                _ => "Slurm has it no longer in its queue, and its accounting has no end of it",
+            };
+            (JobState::Lost { cause: cause.to_owned() }, None)
+        }
+    };
+    tracker.end(live, state, at).await;
+    true
+}
+
+fn settings(tracker: &Tracker) -> Option<SlurmSettings> {
+    tracker.0.daemon.upgrade().and_then(|daemon| daemon.directory.snapshot().settings.executor.slurm.clone())
+}
+
+/// Asks where all followed jobs stand, once a period, and sooner after something was submitted or ended. It sleeps while
+/// there are none.
+pub async fn poll(tracker: Tracker) {
+    let followed = Arc::clone(&tracker.0.slurm);
+    let mut stopping = tracker.stopping();
+    let mut pause = SOON;
+    loop {
+        let period = settings(&tracker)
+            .map_or(Duration::from_secs(10), |settings| Duration::from_secs(settings.period_seconds.max(1)));
+        let none = followed.jobs().is_empty();
+        tokio::select! {
+            () = followed.news.notified() => {
+                pause = SOON.min(period);
+                sleep(pause).await;
+            }
+            () = sleep(pause), if !none => pause = (pause * 2).min(period),
+            () = told_to_stop(&mut stopping) => return,
+        }
+        ask(&tracker, &followed).await;
+    }
+}
+
+async fn ask(tracker: &Tracker, followed: &Followed) {
+    let jobs: Vec<JobId> = followed.jobs().keys().cloned().collect();
+    for jobs in jobs.chunks(MAX_ASKED) {
+        let request = LauncherRequest::AskSlurm { jobs: jobs.to_vec() };
+        match tracker.0.launcher.ask(&request, &[], ANSWER).await {
+            Ok(LauncherReply::AtSlurm(states)) => {
+                let listeners = followed.jobs();
+                for (job, state) in states {
+                    if let Some(listener) = listeners.get(&job) {
+                        // Who listens no more has heard the end.
+                        let _ = listener.send(state);
+                    }
+                }
+            }
+            Ok(_) => {
+                tracing::warn!("the launcher gave an answer that does not belong to a question about Slurm");
+            }
+            Err(error) => tracing::warn!(%error, "Slurm does not say where its jobs stand; asking again"),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Where jobs at Slurm stand: one `squeue` for all that are asked about, and one `sacct` for those that it no longer has.
+//!
+//! The operator that `deputy.toml` names asks for everybody; where there is none, each OS account asks for its own. Only
+//! jobs whose numbers are in their folders are asked about, and an answer about somebody else's job is none.
+
+use std::collections::BTreeMap;
+
+use deputy_core::denial::Denial;
+use deputy_core::ids::JobId;
+use deputy_core::job::OsIdentity;
+use deputy_core::message::MAX_ASKED;
+use deputy_core::settings::{Settings, SlurmSettings};
+use deputy_core::slurm::{SlurmJobId, SlurmState, answer, command};
+
+use super::program::{Account, run};
+use super::{no_answer, record};
+use crate::shepherd::folder;
+
+/// A job that Slurm has, or had.
+struct Asked {
+    job: JobId,
+    owner: OsIdentity,
+    number: SlurmJobId,
+}
+
+/// Answers for those jobs that are at Slurm. Those about which Slurm gave no answer are left out.
+pub fn ask(settings: &Settings, jobs: &[JobId]) -> Result<Vec<(JobId, SlurmState)>, Denial> {
+    if jobs.len() > MAX_ASKED {
+        return Err(Denial::invalid(format!("at most {MAX_ASKED} jobs at a time")));
+    }
+    let slurm = super::settings(settings)?;
+    let asked: Vec<Asked> = jobs.iter().filter_map(at_slurm).collect();
+    if asked.is_empty() {
+        return Ok(Vec::new());
+    }
+    if let Some(operator) = &slurm.operator {
+        return states(slurm, &Account::operator(operator)?, asked);
+    }
+    let mut by_owner: BTreeMap<u32, Vec<Asked>> = BTreeMap::new();
+    for one in asked {
+        by_owner.entry(one.owner.uid.raw()).or_default().push(one);
+    }
+    let (mut known, mut failure) = (Vec::new(), None);
+    for group in by_owner.into_values() {
+        match Account::of(&group[0].owner).and_then(|account| states(slurm, &account, group)) {
+            Ok(states) => known.extend(states),
+            Err(denial) => failure = Some(denial),
+        }
+    }
+    match failure {
+        Some(denial) if known.is_empty() => Err(denial),
+        Some(denial) => {
+            tracing::warn!(event = "slurm_silent", message = %denial.message);
+            Ok(known)
+        }
+        None => Ok(known),
+    }
+}
+
+fn at_slurm(job: &JobId) -> Option<Asked> {
+    let number = record::number(job).ok().flatten()?;
+    Some(Asked { job: job.clone(), owner: folder::identity(job)?.os_account, number })
+}
+
+fn states(
+    slurm: &SlurmSettings,
+    account: &Account,
+    asked: Vec<Asked>,
+) -> Result<Vec<(JobId, SlurmState)>, Denial> {
+    let mut users: Vec<_> = asked.iter().map(|one| one.owner.uid).collect();
+    users.sort_unstable();
+    users.dedup();
+    let jobs: Vec<&JobId> = asked.iter().map(|one| &one.job).collect();
+    let output = run(slurm, account, &command::squeue(&users, &jobs), None)?.good("squeue")?;
+    let queue = answer::queue(&output).map_err(|error| no_answer(error.to_string()))?;
+    let not_open = |one: &&Asked| {
+        let queued = queue.get(&one.number).filter(|queued| queued.name == command::job_name(&one.job));
+        queued.is_none_or(|queued| !answer::is_open(queued))
+    };
+    let over: Vec<SlurmJobId> = asked.iter().filter(not_open).map(|one| one.number).collect();
+    let names: Vec<&JobId> = asked.iter().filter(not_open).map(|one| &one.job).collect();
+    let accounted = if over.is_empty() {
+        BTreeMap::new()
+    } else {
+        let output = run(slurm, account, &command::sacct(&over, &names), None)?.good("sacct")?;
+        answer::accounting(&output).map_err(|error| no_answer(error.to_string()))?
+    };
+    let state = |one: Asked| {
+        let (queued, accounted) = (queue.get(&one.number), accounted.get(&one.number));
+        let state = answer::state(&command::job_name(&one.job), one.owner.uid.raw(), queued, accounted);
+        (one.job, state)
+    };
+    Ok(asked.into_iter().map(state).collect())
+}

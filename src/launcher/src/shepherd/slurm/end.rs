@@ -1,0 +1,36 @@
+//! Ending a job at Slurm, or signalling it, as its OS account: only by the number in the job's own folder.
+
+use deputy_core::denial::{Code, Denial};
+use deputy_core::ids::JobId;
+use deputy_core::settings::Settings;
+use deputy_core::slurm::command;
+use deputy_sys::process;
+
+use super::program::{Account, run, shown};
+use super::record;
+use crate::shepherd::folder;
+
+/// Has Slurm end a job, or send it a signal. That it took the word is not that the job has ended: its state tells that.
+pub fn end(settings: &Settings, job: &JobId, signal: Option<i32>) -> Result<(), Denial> {
+    let slurm = super::settings(settings)?;
+    if signal.is_some_and(|signal| !process::is_signal(signal)) {
+        return Err(Denial::invalid("there is no signal of this number"));
+    }
+    let number = record::number(job)?.ok_or_else(Denial::not_found)?;
+    let identity = folder::identity(job).ok_or_else(Denial::not_found)?;
+    let account = Account::of(&identity.os_account)?;
+    let said = run(slurm, &account, &command::scancel(number, signal), None)?;
+    let words = shown(&said.error);
+    said.good("scancel")
+        .map_err(|_| Denial::new(Code::SlurmRefused, "Slurm", words).remedy("try again in a moment"))?;
+    tracing::info!(
+        event = "job_ended_at_slurm",
+        job = %job,
+        slurm = number.0,
+        signal,
+        application = %identity.application,
+        account = %identity.account,
+        uid = identity.os_account.uid.raw(),
+    );
+    Ok(())
+}

@@ -1,0 +1,37 @@
+//! Slurm as the user: the launcher's children that submit a job, end it, and ask where jobs stand.
+//!
+//! A submission takes the steps of any job: the folder, then policy and consent, PAM's account phase and session, the
+//! whole identity, and only then Slurm's program, as the user ([`submit`]). What follows needs no right that was not
+//! given then: to end what runs under an OS account, and to look at it ([`end`], [`ask`]).
+
+mod ask;
+mod end;
+mod program;
+mod record;
+mod submit;
+
+use deputy_core::denial::{Code, Denial};
+use deputy_core::settings::{Settings, SlurmSettings};
+
+pub use self::ask::ask;
+pub use self::end::end;
+pub use self::record::is_submitted;
+pub use self::submit::{attach, submit};
+
+/// What `deputy.toml` says about Slurm.
+fn settings(settings: &Settings) -> Result<&SlurmSettings, Denial> {
+    settings.executor.slurm.as_ref().ok_or_else(|| {
+        Denial::new(
+            Code::SlurmUnavailable,
+            "deputy.toml: executor.slurm",
+            "this machine is not set up to submit jobs to Slurm",
+        )
+        .remedy("have root add the table [executor.slurm] to deputy.toml")
+    })
+}
+
+/// Slurm's programs gave no answer that can be used.
+fn no_answer(message: impl Into<String>) -> Denial {
+    Denial::new(Code::SlurmUnavailable, "Slurm", message)
+        .remedy("look at Slurm's own state: sinfo, scontrol ping")
+}

@@ -1,0 +1,261 @@
+//! Submitting a job, exactly once.
+//!
+//! The job's folder is made first, and with it the id is used up. Before `sbatch` starts, that is on disk; after it, the
+//! number that Slurm gave. Where the answer is lost, Slurm is asked by the job's name, which nobody else's job has, and
+//! nothing is submitted a second time.
+
+use std::os::fd::OwnedFd;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use deputy_core::denial::{Code, Denial};
+use deputy_core::ids::JobId;
+use deputy_core::job::JobEnd;
+use deputy_core::limits::JobBounds;
+use deputy_core::message::{JobState, LauncherReply, RunRequest, SubmitRequest};
+use deputy_core::project::MAX_UMASK;
+use deputy_core::settings::{Settings, SlurmSettings};
+use deputy_core::slurm::{SlurmJobId, SlurmRequest, answer, command};
+use deputy_sys::Credentials;
+use deputy_wire::Peer;
+use rustix::fs::{SeekFrom, seek};
+use rustix::net::{SocketFlags, accept_with};
+
+use super::program::{Account, run};
+use super::{no_answer, program, record};
+use crate::consents;
+use crate::request::{refuse, reply, slot};
+use crate::shepherd::decide::{self, Decision, Purpose};
+use crate::shepherd::folder::{self, JobFolder};
+use crate::shepherd::script::Script;
+use crate::shepherd::session::{self, JobSession};
+use crate::shepherd::variables::Variables;
+
+/// How long Slurm is asked what became of a submission, before it is for whoever attaches to ask.
+const ASKED_FOR: Duration = Duration::from_secs(60);
+
+/// Between two such questions.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// How old a submission is when a job that Slurm does not know was never taken: `sbatch` ends with its parent, and
+/// Slurm's own time for a message is ten seconds where its configuration has no other.
+const SETTLED: Duration = Duration::from_secs(60);
+
+/// The whole life of a child that submits.
+pub fn submit(settings: &Settings, request: &SubmitRequest, connection: &OwnedFd, peer: Peer) {
+    let slot = match slot("jobs", settings.launcher.max_jobs) {
+        Ok(slot) => slot,
+        Err(denial) => return refuse(connection, peer, denial),
+    };
+    // The commit point, as for any job: from here on this id has been used.
+    let folder = match JobFolder::create(&request.run.job) {
+        Ok(folder) => folder,
+        Err(denial) => return refuse(connection, peer, denial),
+    };
+    match submitted(settings, request, &folder, peer) {
+        Ok(Some(slurm)) => reply(connection, &LauncherReply::Submitted { slurm }),
+        // Nobody knows yet. Whoever attaches asks again.
+        Ok(None) => reply(connection, &LauncherReply::Denied(unknown())),
+        Err(denial) => {
+            folder.record_denial(&denial);
+            refuse(connection, peer, denial);
+        }
+    }
+    drop(slot);
+}
+
+fn unknown() -> Denial {
+    Denial::new(Code::Busy, "Slurm", "whether Slurm took the job is not known yet").remedy("ask again")
+}
+
+fn submitted(
+    settings: &Settings,
+    request: &SubmitRequest,
+    folder: &JobFolder,
+    peer: Peer,
+) -> Result<Option<SlurmJobId>, Denial> {
+    let SubmitRequest { run, slurm } = request;
+    // Before consent is read, as for any job.
+    folder.record_identity(run)?;
+    let slurm_settings = super::settings(settings)?;
+    let purpose = Purpose::Submit { by_uid: peer.uid, slurm };
+    let decision = decide::decide(settings, run, &Variables::default(), purpose)?;
+    let session = session::open(&decision, &decision.target.entry.name, &run.os_account)?;
+    let outcome = in_session(slurm_settings, run, folder, &decision, &session, peer);
+    session.close();
+    outcome
+}
+
+fn in_session(
+    slurm: &SlurmSettings,
+    request: &RunRequest,
+    folder: &JobFolder,
+    decision: &Decision,
+    session: &JobSession,
+    peer: Peer,
+) -> Result<Option<SlurmJobId>, Denial> {
+    let asked = decision.slurm.as_ref().ok_or_else(|| Denial::internal("no decision about Slurm"))?;
+    let umask = session.umask | (request.umask.unwrap_or(0) & MAX_UMASK);
+    let script = script(request, umask)?;
+    let account = Account {
+        credentials: Credentials {
+            uid: request.os_account.uid,
+            gid: decision.gid,
+            groups: session.groups.clone(),
+        },
+        entry: decision.target.entry.clone(),
+        environment: session.environment.clone(),
+        umask,
+        limits: session.limits.clone(),
+        no_new_privileges: decision.no_new_privileges,
+    };
+    let argv = command::sbatch(&request.job, asked, &bounds(request, decision));
+    // PAM may have taken its time: what the owner took back meanwhile starts nothing.
+    consents::still_valid(
+        &request.application,
+        &request.account,
+        &request.os_account,
+        decision.service_uid,
+        request.login,
+    )?;
+    // What is not there submits nothing: that need not be asked of Slurm afterwards.
+    program::path(slurm, "sbatch")?;
+    record::begin(&request.job)?;
+    let said = run(slurm, &account, &argv, Some(script));
+    let number = match said {
+        Ok(said) if said.end == (JobEnd::Exited { code: 0 }) => answer::submitted(&said.output),
+        Ok(said) => match answer::refusal(&said.error) {
+            Some(words) => return Err(refused(words)),
+            None => None,
+        },
+        // It never ran, so nothing was submitted.
+        Err(denial) if denial.code == Code::LaunchFailed => return Err(denial),
+        Err(_) => None,
+    };
+    let number = match number {
+        Some(number) => Some(number),
+        None => find_patiently(slurm, &account, &request.job, folder)?,
+    };
+    if let Some(number) = number {
+        record::submitted(&request.job, number)?;
+        log(request, decision, asked, number, peer);
+    }
+    Ok(number)
+}
+
+/// CPUs are what was asked for: what policy allows beyond is not wanted. Memory and time are Slurm's to bound.
+fn bounds(request: &RunRequest, decision: &Decision) -> JobBounds {
+    let mut bounds = decision.bounds;
+    bounds.limits.cpus = request.bounds.limits.cpus;
+    bounds
+}
+
+fn refused(words: String) -> Denial {
+    Denial::new(Code::SlurmRefused, "Slurm", words)
+        .remedy("ask for what Slurm grants this OS account: sacctmgr show associations user=NAME, sinfo")
+}
+
+/// The batch script, sealed, to be read from its beginning.
+fn script(request: &RunRequest, umask: u32) -> Result<OwnedFd, Denial> {
+    let script = command::Script {
+        argv: &request.argv,
+        environment: &request.environment,
+        directory: request.directory.as_deref(),
+        umask,
+        streams: &request.streams,
+    };
+    let text = command::script(&script).ok_or_else(|| {
+        Denial::invalid(
+            "a job at Slurm has files for its streams, variables with names of a shell's, and a program that does not \
+             begin with -",
+        )
+    })?;
+    let sealed = Script::seal(&text)?.into_descriptor();
+    seek(&sealed, SeekFrom::Start(0)).map_err(|error| Denial::internal(format!("the script: {error}")))?;
+    Ok(sealed)
+}
+
+fn log(request: &RunRequest, decision: &Decision, asked: &SlurmRequest, number: SlurmJobId, peer: Peer) {
+    let command: Vec<_> = request.argv.iter().map(|argument| String::from_utf8_lossy(argument)).collect();
+    tracing::info!(
+        event = "job_submitted",
+        job = %request.job,
+        slurm = number.0,
+        application = %request.application,
+        account = %request.account,
+        os_user = %request.os_account.name,
+        uid = request.os_account.uid.raw(),
+        rule = %decision.rule,
+        partition = asked.partition.as_ref().map(tracing::field::display),
+        command = %command.join(" "),
+        peer_uid = peer.uid,
+        peer_pid = peer.pid,
+    );
+}
+
+/// Asks Slurm for a job of this name until it answers. None where it does not for too long.
+fn find_patiently(
+    slurm: &SlurmSettings,
+    account: &Account,
+    job: &JobId,
+    folder: &JobFolder,
+) -> Result<Option<SlurmJobId>, Denial> {
+    let end = Instant::now() + ASKED_FOR;
+    let mut absent = 0;
+    while Instant::now() < end {
+        match find(slurm, account, job) {
+            Ok(Some(number)) => return Ok(Some(number)),
+            // Once may have been too early: a controller that was away has much to do when it is back.
+            Ok(None) if absent > 1 => {
+                return Err(no_answer("Slurm's controller did not answer, and does not have the job"));
+            }
+            Ok(None) => absent += 1,
+            Err(error) => tracing::warn!(event = "slurm_silent", job = %job, message = %error.message),
+        }
+        // Whoever attaches meanwhile asks again; the socket has room for a few.
+        while accept_with(&folder.listener, SocketFlags::CLOEXEC).is_ok() {}
+        sleep(PAUSE);
+    }
+    Ok(None)
+}
+
+/// One question. An error is no absence.
+fn find(slurm: &SlurmSettings, account: &Account, job: &JobId) -> Result<Option<SlurmJobId>, Denial> {
+    let queue = command::find_in_queue(job, account.credentials.uid);
+    for argv in [queue, command::find_in_accounting(job)] {
+        let output = run(slurm, account, &argv, None)?.good(&argv[0])?;
+        let found = answer::found(&output).map_err(|error| no_answer(error.to_string()))?;
+        if let Some(number) = found.first() {
+            return Ok(Some(*number));
+        }
+    }
+    Ok(None)
+}
+
+/// What became of a job that was to be submitted and has no child any more; none if it was not to be.
+pub fn attach(settings: &Settings, job: &JobId) -> Option<LauncherReply> {
+    let age = record::begun(job)?;
+    Some(match known(settings, job, age) {
+        Ok(answer) => answer,
+        Err(denial) => LauncherReply::Denied(denial),
+    })
+}
+
+fn known(settings: &Settings, job: &JobId, age: Duration) -> Result<LauncherReply, Denial> {
+    if let Some(slurm) = record::number(job)? {
+        return Ok(LauncherReply::Submitted { slurm });
+    }
+    let identity =
+        folder::identity(job).ok_or_else(|| Denial::internal("the job's identity is unreadable"))?;
+    let account = Account::of(&identity.os_account)?;
+    if let Some(slurm) = find(super::settings(settings)?, &account, job)? {
+        record::submitted(job, slurm)?;
+        tracing::info!(event = "job_found", job = %job, slurm = slurm.0);
+        return Ok(LauncherReply::Submitted { slurm });
+    }
+    if age < SETTLED {
+        return Err(unknown());
+    }
+    tracing::error!(event = "job_lost", job = %job);
+    Ok(LauncherReply::Job(JobState::Lost))
+}

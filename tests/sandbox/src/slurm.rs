@@ -1,0 +1,249 @@
+//! A Slurm of one node inside, with accounting: munged, `MariaDB`, slurmdbd, slurmctld and slurmd, all of them Debian's.
+//!
+//! They listen on the loopback only, at ports that were free when the sandbox began, so that several sandboxes do not
+//! meet. The node says that it has sixteen processors and two GPUs, whatever the machine has.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::accounts::Accounts;
+use crate::files::put;
+use crate::options::User;
+use crate::root::{make_directory, staged};
+use crate::services::{Service, needs, service};
+use crate::supervisor::Supervisor;
+
+/// How long a part may take until it is ready: a database that begins is no small thing.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two looks at something that costs a process.
+const PAUSE: Duration = Duration::from_millis(50);
+
+const DATABASE_SOCKET: &str = "/run/mysqld/mysqld.sock";
+const DATABASE_BEGIN: &str = "/etc/mysql/deputy-sandbox.sql";
+const MUNGE_KEY: &str = "/etc/munge/munge.key";
+
+/// One statement a line. Who slurm is, the socket says.
+const STATEMENTS: &str = "\
+CREATE DATABASE IF NOT EXISTS slurm_acct_db;
+CREATE OR REPLACE USER slurm@localhost IDENTIFIED VIA unix_socket;
+GRANT ALL ON slurm_acct_db.* TO slurm@localhost;
+";
+
+/// Folders, with mode and owner.
+const FOLDERS: [(&str, u32, &str); 9] = [
+    ("/etc/munge", 0o700, "munge"),
+    ("/run/munge", 0o755, "munge"),
+    ("/var/log/munge", 0o700, "munge"),
+    ("/var/lib/munge", 0o711, "munge"),
+    ("/run/mysqld", 0o755, "mysql"),
+    ("/run/slurm", 0o755, "slurm"),
+    ("/var/lib/slurm", 0o755, "slurm"),
+    ("/var/lib/slurm/controller", 0o700, "slurm"),
+    ("/var/lib/slurm/node", 0o755, "root"),
+];
+
+/// Where the parts listen.
+pub struct Slurm {
+    host: String,
+    controller: u16,
+    node: u16,
+    accounting: u16,
+}
+
+impl Slurm {
+    /// Finds free ports. Asked for while `/proc` is the machine's own.
+    pub fn new() -> Result<Self> {
+        for (path, package) in [
+            ("/usr/sbin/munged", "munge"),
+            ("/usr/sbin/mariadbd", "mariadb-server"),
+            ("/usr/sbin/slurmdbd", "slurmdbd"),
+            ("/usr/sbin/slurmctld", "slurm-wlm"),
+            ("/usr/sbin/slurmd", "slurm-wlm"),
+        ] {
+            needs(path, package)?;
+        }
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").context("this machine's name")?;
+        let host = host.trim().split('.').next().unwrap_or_default().to_owned();
+        ensure!(!host.is_empty(), "--slurm: this machine has no name");
+        // All three are held until the last is found, so that they differ.
+        let listeners = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+        let mut ports = [0; 3];
+        for (port, listener) in ports.iter_mut().zip(listeners) {
+            *port = listener.and_then(|listener| listener.local_addr()).context("a free port")?.port();
+        }
+        let [controller, node, accounting] = ports;
+        Ok(Self { host, controller, node, accounting })
+    }
+
+    /// Writes configuration and folders, while the root is still staged.
+    pub fn write(&self, accounts: &Accounts) -> Result<()> {
+        for (path, mode, owner) in FOLDERS {
+            make_directory(&staged(path), mode)?;
+            give(path, accounts, owner)?;
+        }
+        let mut key = vec![0; 1024];
+        std::io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut key)?;
+        fs::write(staged(MUNGE_KEY), key)?;
+        private(MUNGE_KEY, accounts, "munge")?;
+        put(DATABASE_BEGIN, STATEMENTS)?;
+        put("/etc/slurm/slurmdbd.conf", &self.accounting_configuration())?;
+        private("/etc/slurm/slurmdbd.conf", accounts, "slurm")?;
+        put("/etc/slurm/slurm.conf", &self.configuration())?;
+        // Any two devices: nobody opens them.
+        put("/etc/slurm/gres.conf", "Name=gpu File=/dev/zero\nName=gpu File=/dev/full\n")
+    }
+
+    fn accounting_configuration(&self) -> String {
+        format!(
+            "AuthType=auth/munge\nDbdHost=localhost\nDbdAddr=127.0.0.1\nDbdPort={}\nSlurmUser=slurm\n\
+             StorageType=accounting_storage/mysql\nStorageHost=localhost\nStorageUser=slurm\n\
+             StorageLoc=slurm_acct_db\nPidFile=/run/slurm/slurmdbd.pid\n",
+            self.accounting
+        )
+    }
+
+    fn configuration(&self) -> String {
+        let Self { host, controller, node, accounting } = self;
+        format!(
+            "\
+ClusterName=sandbox
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller}
+SlurmdPort={node}
+CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+SlurmUser=slurm
+AuthType=auth/munge
+MpiDefault=none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+ReturnToService=2
+KillWait=2
+StateSaveLocation=/var/lib/slurm/controller
+SlurmdSpoolDir=/var/lib/slurm/node
+SlurmctldPidFile=/run/slurm/slurmctld.pid
+SlurmdPidFile=/run/slurm/slurmd.pid
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+DefMemPerCPU=64
+SlurmdParameters=config_overrides
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={accounting}
+AccountingStorageEnforce=associations,limits,qos
+EnforcePartLimits=ALL
+AccountingStoreFlags=job_comment
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+GresTypes=gpu
+NodeName={host} NodeAddr=127.0.0.1 CPUs=16 RealMemory=8192 Gres=gpu:2
+PartitionName=batch Nodes={host} Default=YES MaxTime=60
+PartitionName=short Nodes={host} MaxTime=5
+"
+        )
+    }
+
+    /// Starts all of it, in order; each person with a group has an account of that name with Slurm afterwards.
+    pub fn start(&self, supervisor: &mut Supervisor, users: &[User], timing: &impl Fn(&str)) -> Result<()> {
+        supervisor.start(as_user("munged", "munge", &["/usr/sbin/munged", "--foreground"]))?;
+        let begin = format!("--init-file={DATABASE_BEGIN}");
+        let socket = format!("--socket={DATABASE_SOCKET}");
+        // What it has stored is worth nothing behind the end of the sandbox.
+        let database = [
+            "/usr/sbin/mariadbd",
+            "--no-defaults",
+            "--user=mysql",
+            "--datadir=/var/lib/mysql",
+            "--skip-networking",
+            "--innodb-flush-log-at-trx-commit=0",
+            &socket,
+            &begin,
+        ];
+        supervisor.start(service("mariadbd", &database, &[]))?;
+        supervisor.wait_ready_within(PATIENCE, "mariadbd", "its socket is there", || {
+            Path::new(DATABASE_SOCKET).exists()
+        })?;
+        timing("Slurm's database ready");
+        supervisor.start(as_user("slurmdbd", "slurm", &["/usr/sbin/slurmdbd", "-D"]))?;
+        supervisor
+            .wait_ready_within(PATIENCE, "slurmdbd", "its port accepts", || accepts(self.accounting))?;
+        associate(users)?;
+        timing("Slurm's accounting ready");
+        supervisor.start(as_user("slurmctld", "slurm", &["/usr/sbin/slurmctld", "-D"]))?;
+        supervisor.start(service("slurmd", &["/usr/sbin/slurmd", "-D"], &[]))?;
+        supervisor.wait_ready_within(PATIENCE, "slurmctld", "the node is idle", node_is_idle)?;
+        timing("Slurm ready");
+        Ok(())
+    }
+}
+
+fn give(path: &str, accounts: &Accounts, owner: &str) -> Result<()> {
+    let who =
+        || format!("--slurm: no account {owner} on this machine: install Slurm (tests/packages.sh does)");
+    let (uid, gid) = (accounts.uid(owner).with_context(who)?, accounts.gid(owner).with_context(who)?);
+    chown(staged(path), Some(uid), Some(gid)).with_context(|| path.to_owned())
+}
+
+fn private(path: &str, accounts: &Accounts, owner: &str) -> Result<()> {
+    give(path, accounts, owner)?;
+    fs::set_permissions(staged(path), fs::Permissions::from_mode(0o600)).with_context(|| path.to_owned())
+}
+
+fn as_user(name: &'static str, user: &str, argv: &[&str]) -> Service {
+    let (uid, gid) = (format!("--reuid={user}"), format!("--regid={user}"));
+    let mut all = vec!["/usr/bin/setpriv", &uid, &gid, "--init-groups"];
+    all.extend(argv);
+    service(name, &all, &[])
+}
+
+fn accepts(port: u16) -> bool {
+    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+/// The cluster, and an association for each person who is in a group; one in none is unknown to Slurm.
+fn associate(users: &[User]) -> Result<()> {
+    let mut commands = "add cluster sandbox\n".to_owned();
+    for user in users.iter().filter(|user| !user.service) {
+        if let Some(group) = user.groups.first() {
+            // An account that is there already is no fault.
+            let lines = ["add account ", group, "\nadd user ", &user.name, " account=", group, "\n"];
+            commands.extend(lines);
+        }
+    }
+    let mut child = Command::new("/usr/bin/sacctmgr")
+        .arg("--immediate")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("sacctmgr")?;
+    child.stdin.take().context("sacctmgr's input")?.write_all(commands.as_bytes())?;
+    child.wait().context("sacctmgr")?;
+    for user in users.iter().filter(|user| !user.service && !user.groups.is_empty()) {
+        let shown = Command::new("/usr/bin/sacctmgr")
+            .args(["--noheader", "--parsable2", "show", "associations", "format=account"])
+            .arg(format!("user={}", user.name))
+            .output()
+            .context("sacctmgr")?;
+        ensure!(!shown.stdout.is_empty(), "Slurm does not know {}: {}", user.name, text(&shown.stderr));
+    }
+    Ok(())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn node_is_idle() -> bool {
+    std::thread::sleep(PAUSE);
+    let shown =
+        Command::new("/usr/bin/sinfo").args(["--noheader", "--partition=batch", "--format=%t"]).output();
+    shown.is_ok_and(|shown| shown.stdout == b"idle\n")
+}

@@ -1,0 +1,140 @@
+//! Deputy at the sandbox's real Slurm: its settings, an application whose jobs run there, and what Slurm itself says.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Once;
+
+use crate::machine::{add_service_user, install_application, wait_until};
+use crate::people::{as_user, ok};
+use crate::{Output, deputyctl, need_the_sandbox};
+
+const SETTINGS: &str = "/etc/deputy/deputy.toml";
+
+/// Who speaks for the application `hpc`.
+pub const PORTAL: &str = "hpcportal";
+
+const APPLICATION: &str = r#"
+service_user = "hpcportal"
+trust = "application"
+environment = ["APP_*"]
+link = { shared = true }
+[kinds.batch]
+commands = ["*"]
+[kinds.cluster]
+commands = ["*"]
+executor = "slurm"
+time_limit_seconds = 1200
+limits = { memory = "1G", cpus = 4 }
+[kinds.cluster.slurm]
+partitions = ["batch", "short", "nowhere"]
+accounts = "associations"
+qos = ["normal", "high"]
+nodes = 1
+tasks = 4
+gpus = 2
+[kinds.listed]
+commands = ["*"]
+executor = "slurm"
+[kinds.listed.slurm]
+partitions = ["short"]
+accounts = ["lab1"]
+[kinds.both]
+commands = ["*"]
+[kinds.both.slurm]
+partitions = ["batch"]
+accounts = "associations"
+"#;
+
+/// Sets what `deputy.toml` says about Slurm.
+pub fn settings(table: &str) {
+    let text = fs::read_to_string(SETTINGS).expect("deputy.toml");
+    let others = text.split("\n[executor.slurm]").next().expect("a first part");
+    let beside = format!("{SETTINGS}.new");
+    fs::write(&beside, format!("{others}\n[executor.slurm]\n{table}\n")).expect("deputy.toml");
+    fs::set_permissions(&beside, fs::Permissions::from_mode(0o644)).expect("its mode");
+    fs::rename(&beside, SETTINGS).expect("its place");
+}
+
+/// The settings of most tests: an operator asks, every second.
+pub fn usual_settings() {
+    settings("operator = \"slurm\"\nperiod_seconds = 1");
+}
+
+/// The application, its accounts alice and bob with their links, and a folder for everybody.
+pub fn machine() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        need_the_sandbox();
+        usual_settings();
+        add_service_user(PORTAL);
+        install_application("hpc", APPLICATION);
+        fs::create_dir_all("/srv/slurm").expect("a folder");
+        fs::set_permissions("/srv/slurm", fs::Permissions::from_mode(0o1777)).expect("its mode");
+        for name in ["alice", "bob"] {
+            link("hpc", PORTAL, name, name);
+        }
+    });
+}
+
+/// Adds an account of an application and links it, on root's word.
+pub fn link(application: &str, portal: &str, account: &str, os_user: &str) {
+    ok(&deputyctl(portal, &["account", "add", application, account]));
+    ok(&deputyctl("root", &["consent", "grant", application, account, os_user]));
+    ok(&deputyctl(portal, &["link", "request", application, account, os_user]));
+}
+
+/// Runs a command at Slurm for an account and waits for its end; `options` are more of `deputyctl run`'s.
+pub fn run(account: &str, options: &[&str], command: &[&str]) -> Output {
+    let begin = ["run", "--app", "hpc", "--account", account, "--kind", "cluster", "--executor", "slurm"];
+    deputyctl(PORTAL, &[&begin[..], options, &["--"], command].concat())
+}
+
+/// The same without waiting: the job's id.
+pub fn submit(account: &str, options: &[&str], command: &[&str]) -> String {
+    ok(&run(account, &[&["--detach"], options].concat(), command))
+}
+
+/// The record of a job.
+pub fn show(job: &str) -> serde_json::Value {
+    let shown = ok(&deputyctl(PORTAL, &["--json", "job", "show", job]));
+    serde_json::from_str(&shown).expect("a record")
+}
+
+/// Waits until a job has this state.
+pub fn wait_for(job: &str, state: &str) {
+    wait_until(&format!("the job is {state}"), || show(job)["state"] == state);
+}
+
+/// The number that Slurm gave to a job.
+pub fn number(job: &str) -> String {
+    let mut number = None;
+    wait_until("Slurm has the job", || {
+        number = show(job)["slurm_job"].as_u64();
+        number.is_some()
+    });
+    number.expect("a number").to_string()
+}
+
+/// What Slurm itself says of a job, with `scontrol`: the value of one field.
+pub fn field(number: &str, name: &str) -> String {
+    let shown = ok(&as_user("root", &["scontrol", "--oneliner", "show", "job", number]));
+    let begin = format!("{name}=");
+    let word = shown.split(' ').find_map(|word| word.strip_prefix(&begin));
+    word.unwrap_or_else(|| panic!("no {name} in {shown}")).to_owned()
+}
+
+/// The jobs that the accounting has under the name of a job of Deputy's.
+pub fn submissions(job: &str) -> Vec<String> {
+    let name = format!("--name=deputy-{job}");
+    let argv = [
+        "sacct",
+        "--noheader",
+        "--parsable2",
+        "--allusers",
+        "--allocations",
+        "--format=JobIDRaw",
+        "--starttime=now-1days",
+        &name,
+    ];
+    ok(&as_user("root", &argv)).lines().map(str::to_owned).collect()
+}
