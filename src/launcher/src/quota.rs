@@ -14,7 +14,6 @@ use deputy_core::settings::Settings;
 use deputy_wire::Peer;
 
 use crate::agent::decide::decide;
-use crate::shepherd::Purpose;
 use crate::tool::Tool;
 
 /// What the first program that fits says. It may be asked by whoever could have a file agent for this, and about the roots
@@ -22,7 +21,7 @@ use crate::tool::Tool;
 pub fn told(settings: &Settings, request: &QuotaRequest, peer: Peer) -> Result<Vec<QuotaUsage>, Denial> {
     let QuotaRequest { of, root, filesystem } = request;
     let command = settings.quota.command(filesystem, root).ok_or_else(Denial::not_found)?;
-    let decision = decide(settings, of, Purpose::Run { by_uid: peer.uid })?;
+    let decision = decide(settings, of, Some(peer.uid))?;
     if !decision.roots.iter().any(|of_account| of_account.path.as_os_str().as_bytes() == root) {
         return Err(Denial::new(Code::PathOutside, "roots", "this is no root of the account's"));
     }

@@ -13,7 +13,6 @@ use crate::pam::{self, Nobody};
 use crate::request::{share, share_of_os_account, slot};
 use crate::roots::RootFolder;
 use crate::rules::Rules;
-use crate::shepherd::Purpose;
 use crate::{consents, pool, roots};
 
 /// How many agents one OS account has at most: whoever has it can stop its processes, and keep their places.
@@ -33,8 +32,9 @@ pub struct Decision {
     pub slots: Vec<Slot>,
 }
 
-/// Decides about a request.
-pub fn decide(settings: &Settings, request: &FilesRequest, purpose: Purpose) -> Result<Decision, Denial> {
+/// Decides about a request. `by_uid` is who asks for an agent; without one it is only said what would be decided, and
+/// nothing is written.
+pub fn decide(settings: &Settings, request: &FilesRequest, by_uid: Option<u32>) -> Result<Decision, Denial> {
     let of_all = slot("agents", settings.launcher.max_agents)?;
     // Before anything is read: what changes while it is decided is seen at the first call.
     let mut watched = Watched::policy(&request.application)?;
@@ -48,8 +48,8 @@ pub fn decide(settings: &Settings, request: &FilesRequest, purpose: Purpose) -> 
         )
         .remedy("let root name a folder in [[roots]]"));
     }
-    match purpose {
-        Purpose::Run { by_uid } => {
+    match by_uid {
+        Some(by_uid) => {
             let consent = consents::valid(&rules, &request.account, &request.os_account, by_uid)?;
             watched.add_consent(&consent)?;
             // An agent serves all sessions of its account; which of them asks is deputyd's word (PRIVSEP.md).
@@ -61,7 +61,7 @@ pub fn decide(settings: &Settings, request: &FilesRequest, purpose: Purpose) -> 
                 None,
             )?;
         }
-        Purpose::Explain => consents::would_be_valid(&rules, &request.account, &request.os_account)?,
+        None => consents::would_be_valid(&rules, &request.account, &request.os_account)?,
     }
     let target = rules.pinned_target(&request.os_account)?;
     let of_os_account = share_of_os_account("agents", MAX_AGENTS_OF_OS_ACCOUNT, request.os_account.uid)?;
@@ -78,7 +78,7 @@ pub fn decide(settings: &Settings, request: &FilesRequest, purpose: Purpose) -> 
     let roots = roots::of_account(&rules, &target, &request.os_account.name, &request.account);
     account_phase(&rules, &target.entry.name)?;
     // PAM may have taken its time. What is only said gives nothing to anybody.
-    if purpose != Purpose::Explain {
+    if by_uid.is_some() {
         watched.check()?;
     }
     Ok(Decision {

@@ -14,11 +14,10 @@ use super::resolve::{LOOK, Root, own_link};
 use super::{Agent, CallError, decide, settle, stat};
 use crate::obstacle::{missing_permission, obstacle};
 use crate::request::{refuse, reply};
-use crate::shepherd::Purpose;
 
 /// Decides as an agent would, and says what came of it.
 pub fn explain(settings: &Settings, request: &ExplainPathRequest, connection: &OwnedFd, peer: Peer) {
-    let explanation = match decide::decide(settings, &request.agent, Purpose::Explain) {
+    let explanation = match decide::decide(settings, &request.agent, None) {
         Ok(decision) => {
             tracing::info!(
                 event = "path_explained",

@@ -39,7 +39,6 @@ use self::resolve::Roots;
 pub use self::resolve::own_link;
 use self::watched::Watched;
 use crate::request::{refuse, reply};
-use crate::shepherd::Purpose;
 
 pub use self::explain::explain;
 
@@ -86,7 +85,7 @@ impl From<CallError> for FileReply {
 
 /// The whole life of a file agent.
 pub fn serve(settings: &Settings, request: &FilesRequest, connection: OwnedFd, peer: Peer) {
-    let decision = match decide::decide(settings, request, Purpose::Run { by_uid: peer.uid }) {
+    let decision = match decide::decide(settings, request, Some(peer.uid)) {
         Ok(decision) => decision,
         Err(denial) => return refuse(&connection, peer, denial),
     };

@@ -1,8 +1,8 @@
 //! Jobs on this machine: each has a shepherd, which the launcher forks and which tells everything itself.
 
+use deputy_core::OsGid;
 use deputy_core::message::{LauncherReply, LauncherRequest, RunRequest};
 use deputy_core::queue::GpuIndex;
-use deputy_core::OsGid;
 use deputy_core::stream::Streams;
 use tokio::time::timeout;
 
