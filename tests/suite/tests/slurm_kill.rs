@@ -71,7 +71,7 @@ fn each_job_is_submitted_once_and_each_end_is_known_whoever_is_killed() {
                 if output.status == 0 {
                     told.push(output.stdout.trim().to_owned());
                 }
-                std::thread::sleep(Duration::from_millis(200));
+                std::thread::sleep(Duration::from_millis(500));
             }
             told
         };
@@ -116,12 +116,13 @@ fn each_job_is_submitted_once_and_each_end_is_known_whoever_is_killed() {
             }
             // The id was given up, or Slurm did not take it: then it has nothing of it.
             Some("abandoned") => assert!(submitted.is_empty(), "{record}: {submitted:?}"),
-            // A controller that is killed forgets what it took in its last seconds. Then it has no job of that name, and
-            // its accounting no end of one.
+            // A controller that is killed forgets what it took in its last seconds, or how it ended. Then nothing of it
+            // waits or runs, and it was not submitted again.
             Some("lost") => {
                 let name = format!("--name=deputy-{id}");
-                let queue = as_user("root", &["squeue", "--noheader", "--states=all", &name]);
+                let queue = as_user("root", &["squeue", "--noheader", &name]);
                 assert_eq!((queue.status, queue.stdout.as_str()), (0, ""), "{record}");
+                assert!(submitted.len() <= 1, "{record}: {submitted:?}");
             }
             other => panic!("{other:?}"),
         }

@@ -158,6 +158,7 @@ pub struct Accounted {
     pub state: String,
     exit: Exit,
     batch: Option<Exit>,
+    untold: bool,
     elapsed_seconds: u64,
     user_us: u64,
     system_us: u64,
@@ -235,13 +236,16 @@ pub fn accounting(output: &str) -> Result<BTreeMap<SlurmJobId, Accounted>, Answe
         let (number, step) = id.split_once('.').map_or((id, None), |(number, step)| (number, Some(step)));
         let Some(id) = job_number(number) else { continue };
         let bad = || strange("sacct", line);
-        let exit = Exit::parse(exit).ok_or_else(bad)?;
+        // A step whose end nobody told has none.
+        let untold = exit.is_empty() && step.is_some();
+        let exit = if untold { Exit::default() } else { Exit::parse(exit).ok_or_else(bad)? };
         let rss = if rss.is_empty() { 0 } else { kibibytes(rss).ok_or_else(bad)? };
         let job = jobs.entry(id).or_default();
         job.max_rss_kib = job.max_rss_kib.max(rss);
         if let Some(step) = step {
             if step == "batch" {
                 job.batch = Some(exit);
+                job.untold = untold;
             }
             continue;
         }
@@ -339,6 +343,7 @@ fn by_accounting(job: &Accounted, status: u32) -> SlurmState {
         Own::OneOfTwo(code) => {
             return SlurmState::Failed { state: format!("{shown} ({code} or {})", u16::from(code) + 128) };
         }
+        Own::Nothing if job.untold => return SlurmState::Failed { state: shown },
         Own::Nothing => by_itself.unwrap_or(JobEnd::Signaled { signal, core: false }),
     };
     let usage = Usage {
@@ -490,6 +495,10 @@ mod tests {
             one("5|1001|n|NODE_FAIL|0:0|7|00:00|00:00||9"),
             SlurmState::Failed { state: word("NODE_FAIL") }
         );
+        // As it is where the controller died beside it.
+        let untold =
+            "5|1001|n|CANCELLED by 0|0:0|14|00:00|00:00||9\n5.batch||batch|CANCELLED||14|00:00|00:00||9";
+        assert_eq!(one(untold), SlurmState::Failed { state: word("CANCELLED") });
         assert_eq!(one("5|1001|n|RUNNING|0:0|7|00:00|00:00||Unknown"), SlurmState::Unsettled);
         // Somebody else's job of that number is nobody's answer, nor is another one of the same user.
         assert_eq!(one("5|1001|m|COMPLETED|0:0|7|00:00|00:00||9"), SlurmState::Gone);
