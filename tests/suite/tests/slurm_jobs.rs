@@ -224,7 +224,7 @@ fn exits_and_signals_are_exact_and_usage_is_told() {
 
 /// What a job is, one item a line; what Slurm makes different for each job is left out.
 const LOOK: &str = "id -u; id -g; id -G; umask; pwd; ulimit -a -S; ulimit -a -H; env | sort | grep -v -e ^SLURM_ -e ^_=; \
-                    grep -e ^Cap -e ^NoNewPrivs -e ^Sig /proc/self/status; ls /proc/self/fd | wc -l; cat /proc/self/loginuid";
+                    grep -e ^Cap -e ^NoNewPrivs -e ^SigBlk -e ^SigIgn -e ^SigCgt /proc/self/status; ls /proc/self/fd | wc -l; cat /proc/self/loginuid";
 
 #[test]
 fn a_job_is_what_a_submission_by_its_owners_own_login_is() {
