@@ -161,12 +161,17 @@ pub fn receive_with_sender(socket: impl AsFd) -> Result<Option<(Packet, Option<P
 
 /// Waits for a packet, as long as the socket waits, and leaves it there: how long it is; 0 when the other end is closed.
 fn length_of_next(socket: BorrowedFd<'_>) -> Result<usize, WireError> {
-    let look = || recv(socket, &mut [0; 0], RecvFlags::PEEK | RecvFlags::TRUNC).map(|(_, length)| length);
-    match look() {
-        // The other end closed without reading everything of ours. The kernel says so once, ahead of what the other
-        // end sent before, and that is the reason for which it closed.
-        Err(rustix::io::Errno::CONNRESET) => Ok(look()?),
-        other => Ok(other?),
+    let look = || recv(socket, &mut [0; 0], RecvFlags::PEEK | RecvFlags::TRUNC);
+    let (_, length) = past_the_reset(look)?;
+    Ok(length)
+}
+
+/// The other end may close without reading everything of ours, at any moment. The kernel says so once, ahead of what the
+/// other end sent before, and that is the reason for which it closed.
+fn past_the_reset<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    match call() {
+        Err(rustix::io::Errno::CONNRESET) => call(),
+        other => other,
     }
 }
 
@@ -176,8 +181,9 @@ fn receive_packet(socket: BorrowedFd<'_>) -> Result<Option<(Packet, Option<Peer>
     let mut bytes = vec![0; length_of_next(socket)?.min(MAX_PACKET)];
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS + 1), ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received =
-        recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let received = past_the_reset(|| {
+        recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)
+    })?;
     // Taking them out first closes them on every way out of here.
     let mut descriptors = Vec::new();
     let mut sender = None;
@@ -239,6 +245,18 @@ mod tests {
         drop(theirs);
         assert_eq!(receive(&ours).unwrap().unwrap().bytes, b"no");
         assert!(receive(&ours).unwrap().is_none());
+    }
+
+    #[test]
+    fn so_it_is_at_whatever_moment_the_other_end_closes() {
+        for _ in 0..5000 {
+            let (ours, theirs) = pair().unwrap();
+            send(&ours, b"never read", &[]).unwrap();
+            let refuses = std::thread::spawn(move || send(&theirs, b"no", &[]).unwrap());
+            assert_eq!(receive(&ours).unwrap().unwrap().bytes, b"no");
+            assert!(receive(&ours).unwrap().is_none());
+            refuses.join().unwrap();
+        }
     }
 
     #[test]
