@@ -208,6 +208,10 @@ fn kept(path: &Path) -> Option<PathBuf> {
     if covering.is_empty() || covering.contains(&path) {
         return None;
     }
+    // Its copy has it, and what is written to that shall not reach the machine's own.
+    if path.starts_with("/etc") {
+        return None;
+    }
     // The programs that everybody has need no second mount.
     if path.starts_with("/usr/bin") || path.starts_with("/usr/sbin") || path.starts_with("/usr/local/bin") {
         return None;
@@ -246,6 +250,7 @@ mod tests {
         assert_eq!(kept(Path::new("/tmp")), None);
         assert_eq!(kept(Path::new("/opt/x/y")), None);
         assert_eq!(kept(Path::new("/usr/bin/env")), None);
+        assert_eq!(kept(Path::new("/etc/passwd")), None);
         assert_eq!(kept(Path::new("/tmp/x/y")), Some("/tmp/x/y".into()));
         assert_eq!(kept(Path::new("/dev/shm/x")), Some("/dev/shm/x".into()));
         assert_eq!(kept(Path::new("/usr/local/cargo")), Some("/usr/local/cargo".into()));
