@@ -384,6 +384,22 @@ fn a_cancel_is_verified_whether_the_job_runs_or_waits() {
     assert!(launcher_log().contains("job_ended_at_slurm"));
 }
 
+/// A node that does not answer while its job is cancelled loses the script's own end.
+#[test]
+fn a_cancel_that_meets_the_launch_of_the_script_is_a_cancel() {
+    let _machine = machine();
+    let slurmd = fs::read_to_string("/run/deputy-sandbox/slurmd.pid").unwrap();
+    root("kill", &["-STOP", slurmd.trim()]);
+    let job = submit("alice", &[], &["sleep", "600"]);
+    wait_for(&job, "running");
+    ok(&deputyctl(PORTAL, &["job", "cancel", &job]));
+    let slurm = number(&job);
+    wait_until("Slurm ends it", || field(&slurm, "JobState") == "COMPLETING");
+    root("kill", &["-CONT", slurmd.trim()]);
+    wait_for(&job, "done");
+    assert_eq!(show(&job)["cause"], "cancelled");
+}
+
 #[test]
 fn a_signal_reaches_the_jobs_first_process() {
     let _machine = machine();

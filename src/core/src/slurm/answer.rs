@@ -343,8 +343,13 @@ fn by_accounting(job: &Accounted, status: u32) -> SlurmState {
         Own::OneOfTwo(code) => {
             return SlurmState::Failed { state: format!("{shown} ({code} or {})", u16::from(code) + 128) };
         }
-        Own::Nothing if job.untold => return SlurmState::Failed { state: shown },
-        Own::Nothing => by_itself.unwrap_or(JobEnd::Signaled { signal, core: false }),
+        // What Slurm ended has the signal that it sends, where nobody told the script's own end: a cancel that meets
+        // the launch of the script leaves it so.
+        Own::Nothing => match by_itself {
+            Some(_) if job.untold => return SlurmState::Failed { state: shown },
+            Some(end) => end,
+            None => JobEnd::Signaled { signal, core: false },
+        },
     };
     let usage = Usage {
         user_us: job.user_us,
@@ -447,6 +452,12 @@ mod tests {
                 signaled(15),
                 Some(EndCause::Cancelled),
             ),
+            // As it is where the cancel met the launch of the script.
+            (
+                "5|1001|n|CANCELLED by 0|0:0|0|00:00|00:00||9\n5.batch||batch|CANCELLED||3|00:00|00:00||9",
+                signaled(15),
+                Some(EndCause::Cancelled),
+            ),
             (
                 "5|1001|n|TIMEOUT|0:0|60|00:00|00:00||9\n5.batch||batch|CANCELLED|0:15|60|00:00|00:00||9",
                 signaled(15),
@@ -497,8 +508,8 @@ mod tests {
         );
         // As it is where the controller died beside it.
         let untold =
-            "5|1001|n|CANCELLED by 0|0:0|14|00:00|00:00||9\n5.batch||batch|CANCELLED||14|00:00|00:00||9";
-        assert_eq!(one(untold), SlurmState::Failed { state: word("CANCELLED") });
+            "5|1001|n|COMPLETED|0:0|14|00:00|00:00||9\n5.batch||batch|COMPLETED||14|00:00|00:00||9";
+        assert_eq!(one(untold), SlurmState::Failed { state: word("COMPLETED") });
         assert_eq!(one("5|1001|n|RUNNING|0:0|7|00:00|00:00||Unknown"), SlurmState::Unsettled);
         // Somebody else's job of that number is nobody's answer, nor is another one of the same user.
         assert_eq!(one("5|1001|m|COMPLETED|0:0|7|00:00|00:00||9"), SlurmState::Gone);

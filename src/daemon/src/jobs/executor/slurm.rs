@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use deputy_core::job::{EndCause, Enforcement};
+use deputy_core::job::{EndCause, Enforcement, JobEnd};
 use deputy_core::kind::Kind;
 use deputy_core::message::{JobCommand, LauncherReply, LauncherRequest, MAX_ASKED, SubmitRequest};
 use deputy_core::settings::SlurmSettings;
@@ -34,6 +34,10 @@ const ANSWER: Duration = Duration::from_secs(120);
 
 /// The shortest time between two questions, after something was submitted or ended.
 const SOON: Duration = Duration::from_secs(1);
+
+/// Slurm's word for a job that somebody cancelled, and the signal with which it ends one.
+const CANCELLED: &str = "CANCELLED";
+const TERM: i32 = 15;
 
 /// Who waits for news of which job.
 #[derive(Default)]
@@ -182,6 +186,12 @@ async fn heard(tracker: &Tracker, live: &Live, state: SlurmState, absent_since: 
         }
         SlurmState::NeverRan { state } if live.job().started.is_none() => {
             (JobState::Abandoned { cause: format!("Slurm: {state} before it ran") }, None)
+        }
+        // Slurm said that it runs when it had nodes, and it was cancelled before its script was there.
+        SlurmState::NeverRan { state } if state == CANCELLED => {
+            let end = JobEnd::Signaled { signal: TERM, core: false };
+            let (usage, captured, enforcement) = Default::default();
+            (JobState::Ended { end, cause: Some(EndCause::Cancelled), usage, captured, enforcement }, None)
         }
         SlurmState::NeverRan { state } | SlurmState::Failed { state } => {
             (JobState::Lost { cause: format!("Slurm: {state}, without an exit") }, None)
