@@ -14,7 +14,7 @@ use crate::store::{Store, rules};
 use super::walk::{Rows, Work};
 
 /// Groups of up to so many members are put in order when they are asked for.
-const SMALL: usize = 190;
+const SMALL: usize = 120;
 
 /// In which order accounts are listed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub struct AccountFilter {
 }
 
 impl AccountFilter {
-    /// Whether an account is one of those, its group apart.
+    /// Whether an account is one of those, its group apart. The text is in lower case.
     fn takes(&self, account: &Account) -> bool {
         let contains = |text: &str| {
             let texts = [&account.email, &account.first_name, &account.last_name];
@@ -72,7 +72,7 @@ impl AccountFilter {
             && self.role.as_ref().is_none_or(|role| *role == account.role)
             && self.status.is_none_or(|status| status == account.status)
             && self.unused_since.is_none_or(|since| used < since)
-            && self.text.as_deref().is_none_or(|text| contains(&text.to_lowercase()))
+            && self.text.as_deref().is_none_or(contains)
     }
 
     /// Whether an account may be one of those, by what an order's entry says of it.
@@ -146,6 +146,8 @@ impl Store {
         page: &PageRequest,
         work: &mut Work,
     ) -> Result<Page<Account>, StoreError> {
+        let text = filter.text.as_deref().map(str::to_lowercase);
+        let filter = &AccountFilter { text, ..filter.clone() };
         if filter.sort != AccountSort::Name
             && let Some(group) = &filter.group
             && let Some(page) = self.small_group(application, group, filter, page, work)?
