@@ -1,30 +1,28 @@
-//! A program of root's that runs as an OS account, and whose output is read: for what the kernel does not know.
+//! A program of root's that runs as an OS account, and whose output is read.
 //!
-//! The way from here to the program is a job's (`deputy_sys::launch`): the same drop, `no_new_privs`, nothing inherited.
-//! The process that waits stays root and looks at nothing but the pipe. Time and output are bounded, and whatever the
-//! program leaves behind is killed.
+//! The way from here to the program is a job's (`deputy_sys::launch`): the same drop, nothing inherited. The process that
+//! waits stays root and looks at nothing but the pipes. Time and output are bounded, and whatever the program leaves
+//! behind is killed.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
+use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use deputy_core::job::JobEnd;
-use deputy_core::policy::PasswdEntry;
-use deputy_etc::root_owned;
+use deputy_core::job::{JobEnd, Step};
+use deputy_etc::root_owned::{self, RootOwnedError};
 use deputy_sys::launch::{self, Launch, LaunchResult};
 use deputy_sys::limits::{Limits, ProcessCeilings};
 use deputy_sys::process::{self, Wait};
-use deputy_sys::streams::{Stream, above_stdio};
+use deputy_sys::streams::{OpenFor, Stream, above_stdio};
 use deputy_sys::{Credentials, descendants};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
-
-use crate::shepherd::environment;
+use thiserror::Error;
 
 /// How often it is looked whether what was killed has gone.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -34,105 +32,148 @@ const HANGS: Duration = Duration::from_secs(5);
 
 /// What is to run.
 pub struct Tool<'a> {
-    /// The program, an absolute path that has to be root's, and its arguments.
-    pub argv: Vec<Vec<u8>>,
+    /// The program, an absolute path that has to be root's.
+    pub program: &'a Path,
+    /// Its words, of which the first is its name.
+    pub argv: Vec<CString>,
+    /// Its whole environment.
+    pub environment: Vec<CString>,
     /// As whom.
     pub credentials: Credentials,
-    /// The same one's passwd entry.
-    pub entry: &'a PasswdEntry,
+    /// What it reads on standard input; nothing if there is none.
+    pub input: Option<OwnedFd>,
+    /// The file mode creation mask.
+    pub umask: u32,
+    /// Resource limits.
+    pub limits: Limits,
+    /// Whether setuid programs have no effect.
+    pub no_new_privileges: bool,
     /// How long it may take.
     pub time: Duration,
-    /// The most bytes that it may write.
+    /// The most bytes that it may write to either of its streams.
     pub most: usize,
 }
 
+/// How a program ended, and what it wrote.
+#[derive(Debug)]
+pub struct Said {
+    /// How it ended.
+    pub end: JobEnd,
+    /// On standard output.
+    pub output: Vec<u8>,
+    /// On standard error.
+    pub error: Vec<u8>,
+}
+
+/// Why there is no end of it and no output.
+#[derive(Debug, Error)]
+pub enum ToolError {
+    /// It could be changed by somebody other than root, or is not there.
+    #[error(transparent)]
+    NotRoots(#[from] RootOwnedError),
+    /// This process could not start it, or not hear it.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// It never ran: a step before `execve`, or that itself, failed.
+    #[error("it could not be started: {step}: {}", io::Error::from_raw_os_error(*errno))]
+    NotStarted {
+        /// The step.
+        step: Step,
+        /// Its errno.
+        errno: i32,
+    },
+    /// It was killed on the way to `execve`.
+    #[error("it was killed before it began")]
+    Vanished,
+    /// Its time was over.
+    #[error("it took too long")]
+    TooLong,
+    /// It wrote more than it may.
+    #[error("it wrote more than {0} bytes")]
+    TooMuch(usize),
+}
+
 impl Tool<'_> {
-    /// Runs it, and returns what it wrote to standard output. Why there is none, in words: it is not root's, could not be
-    /// executed, took too long, wrote too much, or ended otherwise than with status 0.
-    pub fn output(self) -> Result<Vec<u8>, String> {
+    /// Runs it to its end.
+    pub fn run(self) -> Result<Said, ToolError> {
         let end = Instant::now() + self.time;
         let most = self.most;
-        let program = self.argv.first().cloned().unwrap_or_default();
-        let path = Path::new(OsStr::from_bytes(&program));
-        root_owned::open_file(path).map_err(|error| error.to_string())?;
-        process::become_subreaper().map_err(|error| format!("becoming a subreaper: {error}"))?;
-        let (reader, writer) = io::pipe().map_err(|error| format!("a pipe: {error}"))?;
-        let job = self.launch(writer.into()).map_err(|error| format!("the program's fork: {error}"))?;
-        let started = launch::launch(&job).map_err(|error| format!("the program's fork: {error}"))?;
-        // It has its copies; ours would keep the pipe open.
+        root_owned::open_file(self.program)?;
+        process::become_subreaper()?;
+        let (output, to_output) = io::pipe()?;
+        let (error, to_error) = io::pipe()?;
+        let job = self.launch(to_output.into(), to_error.into())?;
+        let started = launch::launch(&job)?;
+        // It has its copies; ours would keep the pipes open.
         drop(job);
-        let read = read(&mut OwnedFd::from(reader), most, end);
+        let read = read_both([output.into(), error.into()], most, end);
         let ended = wait(started.pid, if read.is_ok() { end } else { Instant::now() });
-        match launch::launch_result(started.report) {
-            Ok(LaunchResult::Executed) => {}
-            Ok(LaunchResult::Failed { step, errno }) => {
-                return Err(format!("it could not be started: {step}: {}", Errno::from_raw_os_error(errno)));
-            }
-            Ok(LaunchResult::Vanished) | Err(_) => return Err("it was killed before it began".into()),
+        match launch::launch_result(started.report)? {
+            LaunchResult::Executed => {}
+            LaunchResult::Failed { step, errno } => return Err(ToolError::NotStarted { step, errno }),
+            LaunchResult::Vanished => return Err(ToolError::Vanished),
         }
-        let output = read?;
-        match ended {
-            Some(JobEnd::Exited { code: 0 }) => Ok(output),
-            Some(JobEnd::Exited { code }) => Err(format!("it ended with status {code}")),
-            Some(JobEnd::Signaled { signal, .. }) => Err(format!("signal {signal} ended it")),
-            _ => Err(too_long()),
-        }
+        let [output, error] = read?;
+        let end = ended.ok_or(ToolError::TooLong)?;
+        Ok(Said { end, output, error })
     }
 
-    fn launch(self, output: OwnedFd) -> io::Result<Launch> {
-        let null = || open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
-        let argv: Vec<CString> =
-            self.argv.into_iter().map(CString::new).collect::<Result<_, _>>().map_err(io::Error::other)?;
+    fn launch(self, output: OwnedFd, error: OwnedFd) -> io::Result<Launch> {
+        let nothing = || Stream::File { path: c"/dev/null".to_owned(), open_for: OpenFor::Reading };
+        let input = self.input.map_or_else(nothing, Stream::Descriptor);
         Ok(Launch {
-            programs: argv.first().cloned().into_iter().collect(),
+            programs: vec![CString::new(self.program.as_os_str().as_bytes())?],
             script: None,
-            argv,
-            environment: environment::build(self.entry, &[], std::iter::empty()),
+            argv: self.argv,
+            environment: self.environment,
             credentials: self.credentials,
             directories: vec![c"/".to_owned()],
-            streams: above_stdio([
-                Stream::Descriptor(null()?),
-                Stream::Descriptor(output),
-                Stream::Descriptor(null()?),
-            ])?,
+            streams: above_stdio([input, Stream::Descriptor(output), Stream::Descriptor(error)])?,
             cgroup: None,
             confinement: None,
-            no_new_privileges: true,
-            umask: 0o077,
-            limits: Limits::current()?,
+            no_new_privileges: self.no_new_privileges,
+            umask: self.umask,
+            limits: self.limits,
             ceilings: ProcessCeilings { core: Some(0), ..ProcessCeilings::default() },
             nice: 0,
         })
     }
 }
 
-fn too_long() -> String {
-    "it took too long".into()
-}
-
-/// What comes until the other end is closed, within the bounds.
-fn read(pipe: &mut OwnedFd, most: usize, end: Instant) -> Result<Vec<u8>, String> {
-    let mut output = Vec::new();
-    let mut file = std::fs::File::from(pipe.try_clone().map_err(|error| error.to_string())?);
-    let mut buffer = [0; 4096];
-    loop {
+/// Reads both until their other ends are closed, within the bounds.
+fn read_both(pipes: [OwnedFd; 2], most: usize, end: Instant) -> Result<[Vec<u8>; 2], ToolError> {
+    let mut open: Vec<(usize, File)> = pipes.map(File::from).into_iter().enumerate().collect();
+    let mut read = [Vec::new(), Vec::new()];
+    let mut buffer = vec![0; 64 * 1024];
+    while !open.is_empty() {
         let left = end.saturating_duration_since(Instant::now());
-        let time = Timespec::try_from(left).map_err(|error| error.to_string())?;
-        match poll(&mut [PollFd::new(pipe, PollFlags::IN)], Some(&time)) {
-            Ok(0) => return Err(too_long()),
+        let time = Timespec::try_from(left).map_err(io::Error::other)?;
+        let mut polled: Vec<PollFd<'_>> =
+            open.iter().map(|(_, file)| PollFd::from_borrowed_fd(file.as_fd(), PollFlags::IN)).collect();
+        match poll(&mut polled, Some(&time)) {
+            Ok(0) => return Err(ToolError::TooLong),
             Err(Errno::INTR) => continue,
-            Err(errno) => return Err(format!("its output: {errno}")),
+            Err(errno) => return Err(io::Error::from(errno).into()),
             Ok(_) => {}
         }
-        let count = file.read(&mut buffer).map_err(|error| format!("its output: {error}"))?;
-        if count == 0 {
-            return Ok(output);
+        let ready: Vec<bool> = polled.iter().map(|one| !one.revents().is_empty()).collect();
+        let mut still_open = Vec::new();
+        for ((stream, mut file), ready) in open.into_iter().zip(ready) {
+            if ready {
+                let count = file.read(&mut buffer)?;
+                if count == 0 {
+                    continue;
+                }
+                read[stream].extend_from_slice(&buffer[..count]);
+                if read[stream].len() > most {
+                    return Err(ToolError::TooMuch(most));
+                }
+            }
+            still_open.push((stream, file));
         }
-        output.extend_from_slice(&buffer[..count]);
-        if output.len() > most {
-            return Err(format!("it wrote more than {most} bytes"));
-        }
+        open = still_open;
     }
+    Ok(read)
 }
 
 /// Waits for the program until that moment, and then a while for nothing to be left of it, which is killed. How the program

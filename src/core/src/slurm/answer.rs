@@ -507,8 +507,7 @@ mod tests {
             SlurmState::Failed { state: word("NODE_FAIL") }
         );
         // As it is where the controller died beside it.
-        let untold =
-            "5|1001|n|COMPLETED|0:0|14|00:00|00:00||9\n5.batch||batch|COMPLETED||14|00:00|00:00||9";
+        let untold = "5|1001|n|COMPLETED|0:0|14|00:00|00:00||9\n5.batch||batch|COMPLETED||14|00:00|00:00||9";
         assert_eq!(one(untold), SlurmState::Failed { state: word("COMPLETED") });
         assert_eq!(one("5|1001|n|RUNNING|0:0|7|00:00|00:00||Unknown"), SlurmState::Unsettled);
         // Somebody else's job of that number is nobody's answer, nor is another one of the same user.

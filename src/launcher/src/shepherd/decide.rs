@@ -87,6 +87,17 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// Looks again at what its owner or root may have taken back since: PAM may have taken its time. For the last moment
+    /// before anything starts.
+    pub fn still_holds(&self, request: &RunRequest) -> Result<(), Denial> {
+        let RunRequest { application, account, os_account, login, .. } = request;
+        consents::still_valid(application, account, os_account, self.service_uid, *login)?;
+        match self.project_group {
+            Some(gid) => pool::still_has(application, gid, account, os_account),
+            None => Ok(()),
+        }
+    }
+
     /// When and how it is ended.
     pub fn end_rules(&self) -> EndRules {
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());

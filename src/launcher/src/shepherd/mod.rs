@@ -47,7 +47,6 @@ use self::streams::Owner;
 use self::tree::Tree;
 use self::watch::{Adoption, Ended, Watch};
 use crate::request::{refuse, reply, slot};
-use crate::{consents, pool};
 
 pub use self::decide::Purpose;
 pub use self::ending::end_all;
@@ -157,17 +156,7 @@ fn run_in_session(
         ceilings: held.ceilings,
         nice: bounds.nice.unwrap_or(0),
     };
-    // PAM may have taken its time: what the owner took back meanwhile starts nothing.
-    consents::still_valid(
-        &request.application,
-        &request.account,
-        &request.os_account,
-        decision.service_uid,
-        request.login,
-    )?;
-    if let Some(gid) = decision.project_group {
-        pool::still_has(&request.application, gid, &request.account, &request.os_account)?;
-    }
+    decision.still_holds(request)?;
     let from = Instant::now();
     let started = launch::launch(&job).map_err(internal("the job's fork"))?;
     let tree = Tree::new(started.pid, cgroup, from);

@@ -23,7 +23,6 @@ use rustix::net::{SocketFlags, accept_with};
 
 use super::program::{Account, run};
 use super::{no_answer, program, record};
-use crate::consents;
 use crate::request::{refuse, reply, slot};
 use crate::shepherd::decide::{self, Decision, Purpose};
 use crate::shepherd::folder::{self, JobFolder};
@@ -110,14 +109,7 @@ fn in_session(
         no_new_privileges: decision.no_new_privileges,
     };
     let argv = command::sbatch(&request.job, asked, &bounds(request, decision));
-    // PAM may have taken its time: what the owner took back meanwhile starts nothing.
-    consents::still_valid(
-        &request.application,
-        &request.account,
-        &request.os_account,
-        decision.service_uid,
-        request.login,
-    )?;
+    decision.still_holds(request)?;
     // What is not there submits nothing: that need not be asked of Slurm afterwards.
     program::path(slurm, "sbatch")?;
     record::begin(&request.job)?;
