@@ -14,7 +14,7 @@ use crate::store::{Store, rules};
 use super::walk::{Rows, Work};
 
 /// Groups of up to so many members are put in order when they are asked for.
-const SMALL: usize = 120;
+const SMALL: usize = 100;
 
 /// In which order accounts are listed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use crate::store::page::{Cursor, Page, PageRequest};
 use crate::store::view::{end_of, next_after};
 
 /// How many rows may be looked at for a page of up to [`EVEN`] items.
-const WORK: usize = 2600;
+const WORK: usize = 2100;
 /// How many rows a look-up counts for: it goes to a place of its own.
 const LOOK_UP: usize = 20;
 /// A page of more items than this may look at more.

@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 use crate::store::ledger::frame::Hash;
 
 /// The version of the view's rows. Another version's view is made anew.
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 const LENGTH: usize = 2 + 16 + 8 + 32 + 8 + 16 + 32;
 
 /// What the view says about itself. It is written in one batch with the rows that it speaks of.
