@@ -30,14 +30,6 @@ stage() {
     printf 'seconds: %5d  %s\n' "$(($(date +%s) - begun))" "$title" >>"$times"
 }
 
-# Always the same selection of packages: another one has other features of the crates that they share, and builds all of
-# these anew. The runner puts the programs of the suite into a sandbox, and runs all others as they are.
-cargo_tests() {
-    CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$PWD/tests/suite/in-sandbox.sh" \
-    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$PWD/tests/suite/in-sandbox.sh" \
-        cargo test --locked --no-fail-fast --workspace
-}
-
 # From PyPI, beside the build; what could not be fetched is said again by the test that is skipped.
 tests/suite/jupyterhub.sh &
 hub=$!
@@ -51,7 +43,7 @@ wait "$hub"
     (. tests/machine/lib.sh && build_root)
 } >"$work/beside.log" 2>&1 &
 beside=$!
-stage 'unit tests, the sandbox itself, and the whole inside the sandbox' cargo_tests
+stage 'unit tests, the sandbox itself, and the whole inside the sandbox' tests/programs.sh
 wait "$beside" || true
 stage 'the demo' demo/run.sh
 # The packages are what a machine gets: built once, looked at, then installed on whole machines.
