@@ -20,25 +20,6 @@ pub fn lines(text: &str) -> String {
     text.lines().map(self::text).collect::<Vec<_>>().join("\n")
 }
 
-/// The one form of a byte string in JSON: text, in which a backslash is doubled and each byte that is not part of
-/// valid UTF-8 is `\xNN`.
-pub fn bytes(bytes: &[u8]) -> String {
-    let mut form = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            if c == '\\' {
-                form.push('\\');
-            }
-            form.push(c);
-        }
-        for byte in chunk.invalid() {
-            // Writing to a String cannot fail.
-            let _ = write!(form, "\\x{byte:02x}");
-        }
-    }
-    form
-}
-
 fn push(safe: &mut String, c: char) {
     let written = match c {
         '\n' => safe.write_str("\\n"),
@@ -89,13 +70,5 @@ mod tests {
     #[test]
     fn line_feeds_of_several_lines_stay() {
         assert_eq!(lines("a\r\nb\x1bc\n"), "a\nb\\x1bc");
-    }
-
-    #[test]
-    fn each_byte_string_has_its_own_form() {
-        assert_eq!(bytes(b"plain"), "plain");
-        assert_eq!(bytes(b"a\\xff"), "a\\\\xff");
-        assert_eq!(bytes(b"a\xff\xc3\xa4"), "a\\xffä");
-        assert_ne!(bytes(b"\\xff"), bytes(b"\xff"));
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use zbus::wire::signature::Signature;
 use zbus::{OwnedVariant, Variant};
 
-use crate::escape;
+use deputy_core::byte_text::byte_text;
 
 /// A dictionary as D-Bus brings it.
 pub type Dictionary = HashMap<String, OwnedVariant>;
@@ -27,7 +27,7 @@ pub fn records(dictionaries: &[Dictionary]) -> Vec<Record> {
     dictionaries.iter().map(record).collect()
 }
 
-/// A value; byte strings take the form of [`escape::bytes`], descriptors are null.
+/// A value; byte strings take the form of [`byte_text`], descriptors are null.
 pub fn from_variant(value: &Variant<'_>) -> Value {
     match value {
         Variant::U8(number) => (*number).into(),
@@ -45,7 +45,7 @@ pub fn from_variant(value: &Variant<'_>) -> Value {
         Variant::Variant(inner) => from_variant(inner),
         Variant::Array(array) if *array.element_signature() == Signature::U8 => {
             let bytes: Vec<u8> = array.iter().filter_map(|item| u8::try_from(item).ok()).collect();
-            escape::bytes(&bytes).into()
+            byte_text(&bytes).into()
         }
         Variant::Array(array) => array.iter().map(from_variant).collect::<Vec<_>>().into(),
         Variant::Structure(structure) => {

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use crate::byte_text::byte_text;
 use crate::message::FileEntry;
 
 /// One line.
@@ -139,19 +140,7 @@ impl Object {
     }
 
     fn bytes(&mut self, key: &str, value: &[u8]) {
-        let mut form = String::with_capacity(value.len());
-        for chunk in value.utf8_chunks() {
-            for c in chunk.valid().chars() {
-                if c == '\\' {
-                    form.push('\\');
-                }
-                form.push(c);
-            }
-            for byte in chunk.invalid() {
-                let _ = write!(form, "\\x{byte:02x}");
-            }
-        }
-        self.text(key, &form);
+        self.text(key, &byte_text(value));
     }
 
     fn end(mut self) -> String {

@@ -7,6 +7,7 @@
 pub mod account;
 pub mod acl;
 pub mod application;
+pub mod byte_text;
 pub mod consent;
 pub mod denial;
 pub mod file_line;
@@ -32,6 +33,7 @@ pub mod quota;
 pub mod quota_settings;
 pub mod rebind;
 pub mod role;
+pub mod root_record;
 pub mod schedule;
 pub mod settings;
 pub mod size;

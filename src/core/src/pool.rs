@@ -13,6 +13,7 @@ use crate::ids::{OsGid, OsUid};
 use crate::job::OsIdentity;
 use crate::names::{AccountName, ApplicationName, OsGroupName, OsUserName};
 use crate::policy::DYNAMIC_UIDS;
+use crate::root_record::RootRecord;
 use crate::size::ByteSize;
 
 /// The least uid and gid of a pool: what is below belongs to the system.
@@ -231,9 +232,6 @@ pub struct PoolRecord {
 }
 
 impl PoolRecord {
-    /// The version that this program writes and reads.
-    pub const VERSION: u32 = 1;
-
     /// A new lease. None where the identity is not the pool's.
     pub fn lease(
         settings: &PoolSettings,
@@ -279,22 +277,17 @@ impl PoolRecord {
             name
         })
     }
+}
 
-    /// The record as text for its file.
-    pub fn to_text(&self) -> Result<String, String> {
-        toml::to_string(self).map_err(|error| error.to_string())
+impl RootRecord for PoolRecord {
+    const VERSION: u32 = 1;
+
+    fn version(&self) -> u32 {
+        self.version
     }
 
-    /// Reads the text of the file called `file_name`.
-    pub fn parse(file_name: &str, text: &str) -> Result<Self, String> {
-        let record: Self = toml::from_str(text).map_err(|error| error.to_string())?;
-        if record.version != Self::VERSION {
-            return Err(format!("a record of version {}, which this program does not read", record.version));
-        }
-        if Self::file_name(record.os_account.uid) != file_name {
-            return Err("the record does not belong under this name".into());
-        }
-        Ok(record)
+    fn own_file_name(&self) -> String {
+        Self::file_name(self.os_account.uid)
     }
 }
 

@@ -10,6 +10,7 @@ use crate::job::OsIdentity;
 use crate::names::{AccountName, ApplicationName, OsGroupName};
 use crate::pool::PoolSettings;
 use crate::project::ProjectKey;
+use crate::root_record::RootRecord;
 
 /// The most members of a group: the owner and as many as a project has.
 pub const MAX_GROUP_MEMBERS: usize = 1001;
@@ -49,9 +50,6 @@ pub struct GroupRecord {
 }
 
 impl GroupRecord {
-    /// The version that this program writes and reads.
-    pub const VERSION: u32 = 1;
-
     /// A new group without members. None where the gid is not one of project groups.
     pub fn new(
         settings: &PoolSettings,
@@ -82,22 +80,17 @@ impl GroupRecord {
     pub fn file_name(gid: OsGid) -> String {
         gid.to_string()
     }
+}
 
-    /// The record as text for its file.
-    pub fn to_text(&self) -> Result<String, String> {
-        toml::to_string(self).map_err(|error| error.to_string())
+impl RootRecord for GroupRecord {
+    const VERSION: u32 = 1;
+
+    fn version(&self) -> u32 {
+        self.version
     }
 
-    /// Reads the text of the file called `file_name`.
-    pub fn parse(file_name: &str, text: &str) -> Result<Self, String> {
-        let record: Self = toml::from_str(text).map_err(|error| error.to_string())?;
-        if record.version != Self::VERSION {
-            return Err(format!("a record of version {}, which this program does not read", record.version));
-        }
-        if Self::file_name(record.gid) != file_name {
-            return Err("the record does not belong under this name".into());
-        }
-        Ok(record)
+    fn own_file_name(&self) -> String {
+        Self::file_name(self.gid)
     }
 }
 

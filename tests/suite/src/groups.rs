@@ -8,6 +8,7 @@ use std::sync::Once;
 use deputy_core::ids::OsGid;
 use deputy_core::message::{LauncherReply, LauncherRequest, NotInGroup, SetGroupRequest};
 use deputy_core::project_group::{GroupMember, GroupRecord};
+use deputy_core::root_record::RootRecord as _;
 
 use crate::acting::identity;
 use crate::fake::{Answers, Fake};

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -184,4 +184,13 @@ pub fn jobs_cgroup() -> PathBuf {
 /// What the launcher and its children have said so far.
 pub fn launcher_log() -> String {
     String::from_utf8_lossy(&fs::read(LAUNCHER_LOG).expect("the launcher's log")).into_owned()
+}
+
+/// The names in a folder, in order.
+pub fn names_in(folder: impl AsRef<Path>) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder").flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
 }

@@ -8,6 +8,16 @@ use crate::people::{answering, command_as, ok};
 /// Where the module is.
 pub const MODULE: &str = "/srv/pam/pam_deputy.so";
 
+/// A passphrase that is strong enough, another one, and one that nobody has.
+pub const GOOD: &str = "violet harbour seven kites";
+/// See [`GOOD`].
+pub const BETTER: &str = "oblique tundra marzipan bell";
+/// See [`GOOD`].
+pub const WRONG: &str = "saddle comet biscuit rowing";
+
+/// What pamtester says where the module refuses.
+pub const FAILED: &str = "pamtester: Authentication failure";
+
 /// Puts the module that was built into its place.
 pub fn install_module() {
     let test = std::env::current_exe().expect("this program's path");

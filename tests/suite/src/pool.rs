@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use deputy_core::job::OsIdentity;
 use deputy_core::message::{LauncherReply, LauncherRequest, Leased, Returned};
 use deputy_core::pool::PoolRecord;
+use deputy_core::root_record::RootRecord as _;
 
 use crate::acting::made_up_identity;
 use crate::fake::{Answers, Fake};

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use deputy_suite::acting::{acting_as, ids};
 use deputy_suite::client::{Client, Dictionary, Options, on_bus, text};
-use deputy_suite::machine::{add_service_user, install_application, run, wait_until};
+use deputy_suite::machine::{add_service_user, install_application, names_in, run, wait_until};
 use deputy_suite::people::{ok, refused};
 use deputy_suite::requests::grant_in;
 use deputy_suite::{Output, deputyctl, need_the_sandbox, skip};
@@ -140,13 +140,7 @@ impl Disk {
     }
 
     fn names(&self, folder: &str) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(self.path(folder))
-            .expect("a folder")
-            .flatten()
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .collect();
-        names.sort();
-        names
+        names_in(self.path(folder))
     }
 }
 

@@ -14,7 +14,7 @@ use deputy_suite::acting::ids;
 use deputy_suite::client::{Client, Dictionary, Options, on_bus, text};
 use deputy_suite::files::files_of;
 use deputy_suite::machine::{
-    add_service_user, install_application, run, running, service_pid, signal, wait_until,
+    add_service_user, install_application, names_in, run, running, service_pid, signal, wait_until,
 };
 use deputy_suite::people::{ok, refused};
 use deputy_suite::requests::grant_in;
@@ -366,15 +366,6 @@ fn a_full_file_system_is_told_with_its_numbers_and_leaves_nothing_half() {
     let file = |words: &[&str]| {
         deputyctl("quotaportal", &[&["file", words[0], "--account", "ada"], &words[1..]].concat())
     };
-    let names = |folder: &str| {
-        let mut names: Vec<String> = fs::read_dir(folder)
-            .expect("a folder")
-            .flatten()
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .collect();
-        names.sort();
-        names
-    };
     fs::write("/tmp/large", vec![b'x'; 3 << 20]).expect("a file");
     fs::set_permissions("/tmp/large", Permissions::from_mode(0o644)).expect("a mode");
     ok(&file(&["mkdir", "/data/quota/up"]));
@@ -385,7 +376,7 @@ fn a_full_file_system_is_told_with_its_numbers_and_leaves_nothing_half() {
         "{}",
         output.stderr
     );
-    assert_eq!(names("/data/quota/up"), Vec::<String>::new());
+    assert_eq!(names_in("/data/quota/up"), Vec::<String>::new());
 
     // A tree of which a part has room.
     let tree = Path::new("/data/quota/tree");
@@ -400,7 +391,7 @@ fn a_full_file_system_is_told_with_its_numbers_and_leaves_nothing_half() {
         "{}",
         output.stderr
     );
-    let part = names("/data/quota/copy");
+    let part = names_in("/data/quota/copy");
     assert!(!part.is_empty() && part.len() < 12, "{part:?}");
     for name in &part {
         assert_eq!(
@@ -411,7 +402,7 @@ fn a_full_file_system_is_told_with_its_numbers_and_leaves_nothing_half() {
     }
     run("mount", &["-o", "remount,size=4M", ROOT]);
     ok(&file(&["cp", "--resume", "/data/quota/tree", "/data/quota/copy"]));
-    assert_eq!(names("/data/quota/copy").len(), 12);
+    assert_eq!(names_in("/data/quota/copy").len(), 12);
     for folder in ["/data/quota/tree", "/data/quota/copy", "/data/quota/up"] {
         fs::remove_dir_all(folder).expect("removed");
     }

@@ -10,15 +10,13 @@ use deputy_suite::machine::{
     add_person, add_service_user, deputyd_stays_away, install_application, service_pid, wait_until,
 };
 use deputy_suite::memory::memory_contains;
-use deputy_suite::pam::{install_module, service};
+use deputy_suite::pam::{FAILED, install_module, service};
 use deputy_suite::people::{answering, command_as, ok};
 use deputy_suite::{Output, as_user, deputyctl, need_the_sandbox};
 
 /// The key of the person's one-time codes.
 const KEY: &str = "3132333435363738393031323334353637383930";
 const PASSWORD: &str = "plain old os password";
-
-const FAILED: &str = "pamtester: Authentication failure";
 
 /// A counter of codes that nobody used yet; each test has its turn.
 struct Codes(u32);

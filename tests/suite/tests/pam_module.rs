@@ -18,7 +18,7 @@ use deputy_suite::machine::{
     service_pid, wait_until,
 };
 use deputy_suite::memory::memory_contains;
-use deputy_suite::pam::{MODULE, install_module, service};
+use deputy_suite::pam::{BETTER, FAILED, GOOD, MODULE, WRONG, install_module, service};
 use deputy_suite::people::{answering, command_as, ok};
 use deputy_suite::{Output, deputyctl, need_the_sandbox, pam};
 use rustix::net::{
@@ -26,11 +26,6 @@ use rustix::net::{
     listen, recv, send, socket_with,
 };
 
-const GOOD: &str = "violet harbour seven kites";
-const BETTER: &str = "oblique tundra marzipan bell";
-const WRONG: &str = "saddle comet biscuit rowing";
-
-const FAILED: &str = "pamtester: Authentication failure";
 const UNAVAILABLE: &str = "pamtester: Authentication service cannot retrieve authentication info";
 const SERVICE: &str = "pamtester: Error in service module";
 const DENIED: &str = "pamtester: Permission denied";

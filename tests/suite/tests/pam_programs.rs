@@ -6,16 +6,12 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use deputy_suite::machine::{add_service_user, deputyd_stays_away, install_application, wait_until};
-use deputy_suite::pam::{MODULE, account, install_module, person, service};
+use deputy_suite::pam::{BETTER, GOOD, MODULE, WRONG, account, install_module, person, service};
 use deputy_suite::people::{answering, command_as, ok};
 use deputy_suite::{Output, as_user, deputyctl, need_the_sandbox, skip};
 
 /// Where `tests/suite/jupyterhub.sh` puts it.
 const JUPYTERHUB: &str = "/var/cache/deputy-suite/jupyterhub-6.1.1";
-
-const GOOD: &str = "violet harbour seven kites";
-const BETTER: &str = "oblique tundra marzipan bell";
-const WRONG: &str = "saddle comet biscuit rowing";
 
 /// One after the other: a test replaces the store.
 fn turn() -> MutexGuard<'static, ()> {

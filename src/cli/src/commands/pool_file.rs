@@ -5,6 +5,7 @@ use deputy_core::job::OsIdentity;
 use deputy_core::pool::{PoolRecord, PoolState};
 use deputy_core::project::ProjectKey;
 use deputy_core::project_group::GroupRecord;
+use deputy_core::root_record::RootRecord as _;
 use deputy_core::{AccountName, ApplicationName, OsGroupName, OsUserName};
 use serde::{Deserialize, Serialize};
 

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 
+use deputy_core::byte_text::byte_text;
 use deputy_core::message::{LauncherReply, LauncherRequest, RebindReply, RebindRequest};
 use deputy_core::quota::human_bytes;
 use deputy_core::rebind::{Problem, RebindEnd, RebindPlan, RebindState, Share};
@@ -204,7 +205,7 @@ fn shares(context: &Context, shares: &[Share]) -> Value {
 fn json_of(problem: &Problem) -> Value {
     json!({
         "kind": problem.kind.as_str(),
-        "path": escape::bytes(&problem.path),
+        "path": byte_text(&problem.path),
         "detail": problem.detail,
         "in_the_way": problem.in_the_way,
     })
@@ -212,7 +213,7 @@ fn json_of(problem: &Problem) -> Value {
 
 fn line_of(problem: &Problem) -> String {
     let Problem { kind, path, detail, in_the_way } = problem;
-    let path = escape::text(&escape::bytes(path));
+    let path = escape::text(&byte_text(path));
     let before = if *in_the_way { "in the way: " } else { "" };
     let behind = if detail.is_empty() { String::new() } else { format!(" ({})", escape::text(detail)) };
     format!("{before}{}: ./{path}{behind}", kind.as_str())

@@ -18,6 +18,7 @@ use deputy_core::names::{AccountName, ApplicationName};
 use deputy_core::pool::PoolSettings;
 use deputy_core::project::ProjectKey;
 use deputy_core::project_group::{GroupMember, GroupRecord, MAX_GROUP_MEMBERS};
+use deputy_core::root_record::RootRecord as _;
 use deputy_core::settings::Settings;
 use deputy_nss_format::Group;
 use deputy_sys::accounts;

@@ -14,6 +14,7 @@ use deputy_core::ids::OsUid;
 use deputy_core::message::PoolPage;
 use deputy_core::names::{AccountName, ApplicationName};
 use deputy_core::pool::PoolRecord;
+use deputy_core::root_record::RootRecord as _;
 
 use crate::durable;
 use crate::paths::{LEASING, POOL, POOL_ACCOUNTS};
