@@ -12,8 +12,8 @@ CARGO ?= cargo
 help:
 	@echo 'make demo    what Deputy is for: two laboratories, one portal, in a sandbox'
 	@echo 'make test    every test: lints, unit tests, and the whole inside the sandbox'
-	@echo 'make bench   launches against references of the same run, memory, a million accounts, refusals,'
-	@echo '             the name service, logins by PAM'
+	@echo 'make bench   launches against references of the same run (also where systemd booted), memory,'
+	@echo '             a million accounts, refusals, the name service, logins by PAM, files'
 	@echo '             (BENCH="launches memory" names sections)'
 	@echo 'make soak    the storms of `make test` at full length'
 	@echo 'make lint    formatting, clippy, house rules'

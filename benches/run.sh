@@ -4,11 +4,11 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/.."
-sections=${BENCH:-launches memory accounts refusals names logins files}
+sections=${BENCH:-launches container memory accounts refusals names logins files}
 for section in $sections; do
     case $section in
-        launches | memory | accounts | refusals | names | logins | files) ;;
-        *) echo "BENCH: there is no section $section; there are launches, memory, accounts, refusals, names, logins and files" >&2; exit 2 ;;
+        launches | container | memory | accounts | refusals | names | logins | files) ;;
+        *) echo "BENCH: there is no section $section; there are launches, container, memory, accounts, refusals, names, logins and files" >&2; exit 2 ;;
     esac
 done
 cargo=${CARGO:-cargo}
@@ -39,6 +39,10 @@ for section in $sections; do
             printf '\n== Launches\n\n'
             in_sandbox --user service/portal: --user alice:wonder:lab1 --application benches/bench.toml -- \
                 deputy-bench "$@"
+            ;;
+        container)
+            printf '\n== Launches in a container that systemd booted\n\n'
+            tests/machine/container.sh bench
             ;;
         memory)
             printf '\n== Memory\n\n'

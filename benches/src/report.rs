@@ -98,12 +98,17 @@ impl fmt::Display for Report {
         for line in &self.latency {
             let median = line.median_ns;
             let [ms, p10, p90] = [median, line.p10_ns, line.p90_ns].map(|ns| ratio(ns, 1_000_000));
-            let [to_limit, to_runuser, to_sudo] = [limit, runuser, sudo].map(|other| ratio(median, other));
-            let to_limit_p10 = ratio(line.p10_ns, limit_p10);
+            // What was not measured has no median.
+            let times = |value: u64, other: u64| match other {
+                0 => "-".to_owned(),
+                other => format!("{:.2}", ratio(value, other)),
+            };
+            let [to_limit, to_runuser, to_sudo] = [limit, runuser, sudo].map(|other| times(median, other));
+            let to_limit_p10 = times(line.p10_ns, limit_p10);
             writeln!(
                 f,
-                "{:11} {ms:>9.2} {p10:>9.2} {p90:>9.2} {to_limit:>9.2} {to_limit_p10:>9.2} {to_runuser:>9.2} \
-                 {to_sudo:>9.2}  {}",
+                "{:11} {ms:>9.2} {p10:>9.2} {p90:>9.2} {to_limit:>9} {to_limit_p10:>9} {to_runuser:>9} \
+                 {to_sudo:>9}  {}",
                 line.contender, line.what
             )?;
         }

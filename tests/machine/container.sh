@@ -3,6 +3,7 @@
 # `not ok NAME reason`; the journal of a run that failed is in target/machine/.
 #
 #     tests/machine/container.sh          the tests
+#     tests/machine/container.sh bench    `deputy-bench`, which is built already, with the packages installed
 #     tests/machine/container.sh shell    a shell in such a machine, with the packages installed; gone afterwards
 set -eu
 cd "$(dirname "$0")/../.."
@@ -34,6 +35,18 @@ nspawn true >"$work/log" 2>&1 </dev/null ||
 
 need_debs
 copy_tests "$work/root"
+
+if [ "${1-}" = bench ]; then
+    mkdir -p "$work/root/machine-test/bin"
+    cp target/release/deputy-bench target/release/deputy-bench-limit "$work/root/machine-test/bin/"
+    cp benches/bench.toml "$work/root/machine-test/"
+    test_unit "$work/root"
+    echo bench >"$work/root/machine-test/stage"
+    nspawn --boot </dev/null >"$work/console" 2>&1 || true
+    cat "$work/root/machine-test/output" || tail -n 20 "$work/console"
+    exit
+fi
+
 newer_debs "$work/root/machine-test/newer"
 probe=$(suite_program probe) && {
     mkdir -p "$work/root/machine-test/bin"
