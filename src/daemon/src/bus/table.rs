@@ -494,6 +494,11 @@ methods! {
     /// (a code) and message. Options: those of Open but keep.
     Files.OpenMany(subject, paths, options) -> (files, results)
         by Application, asks PolkitQuestion::Files, Action::Files => files::open_many;
+    /// A socket (SEQPACKET) through which files are opened in the same way, up to 128 by a packet, for who has very many. Each
+    /// request is decided as a call of OpenMany; after a refusal, or a minute without a request, the socket is closed.
+    /// docs/files.md has what is sent and received. Options: those of Open but keep.
+    Files.Channel(subject, options) -> (socket)
+        by Application, asks PolkitQuestion::Files, Action::Files => files::channel;
     /// Writes a file that Open kept to the disk, and answers when it is there; the first error that there was, of any write,
     /// is the answer. The file is kept no longer. Options: discard (b: it is only that, for a file that nobody wants any more;
     /// what is kept counts for quotas even when its name has been removed).

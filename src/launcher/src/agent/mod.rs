@@ -221,9 +221,13 @@ fn wrong_descriptors() -> Denial {
 fn send(connection: &OwnedFd, answer: &FileReply, opened: Vec<OwnedFd>) {
     let descriptors: Vec<BorrowedFd<'_>> = opened.iter().map(AsFd::as_fd).collect();
     match encode(answer) {
-        Ok(packet) => {
-            let _ = deputy_wire::send(connection, &packet, &descriptors);
-        }
+        Ok(packet) => match deputy_wire::send(connection, &packet, &descriptors) {
+            // The owner's processes have too many descriptors on their way: that is the kernel's refusal, and no silence.
+            Err(WireError::Io(error)) if !opened.is_empty() => {
+                send(connection, &CallError::from(error).into(), Vec::new());
+            }
+            _ => {}
+        },
         Err(error) => tracing::error!(event = "reply_failed", error = %error),
     }
 }
