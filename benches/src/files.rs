@@ -6,6 +6,7 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::chown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -34,6 +35,10 @@ const CHUNK: usize = 4096;
 /// How many files one call opens, and how many calls are on their way at once.
 const MANY: usize = 16;
 const WIDTH: usize = 8;
+
+/// How many files one request through a channel opens, and how many requests are on their way at once.
+const THROUGH_CHANNEL: usize = 128;
+const AHEAD: usize = 2;
 
 const ROUNDS: usize = 3;
 
@@ -68,8 +73,10 @@ pub enum What {
     SocketRead,
     /// Opens and closes each file as the user
     LocalOpen,
-    /// Has each file opened, and closes it
+    /// Has each file opened through a channel, and closes it
     DeputyOpen,
+    /// The same by calls on the bus
+    CallOpen,
     /// Lists and stats as the user
     LocalList,
     /// Reads the lines of a list
@@ -103,6 +110,8 @@ pub struct Report {
     write: Three,
     read: Three,
     open: Two,
+    /// The same by calls on the bus.
+    open_by_calls: Two,
     list: Two,
     /// The most memory of the file agent that listed, KiB.
     agent_kib: u64,
@@ -135,7 +144,7 @@ pub fn measure(amounts: &Amounts) -> Result<Report> {
     for _ in 0..ROUNDS {
         for (what, samples) in &mut samples {
             let count = match what {
-                What::LocalOpen | What::DeputyOpen => files,
+                What::LocalOpen | What::DeputyOpen | What::CallOpen => files,
                 What::LocalList | What::DeputyList => entries,
                 _ => mib << 20,
             };
@@ -163,6 +172,7 @@ pub fn measure(amounts: &Amounts) -> Result<Report> {
             socket: median(What::SocketRead),
         },
         open: Two { local: median(What::LocalOpen), deputy: median(What::DeputyOpen) },
+        open_by_calls: Two { local: median(What::LocalOpen), deputy: median(What::CallOpen) },
         list: Two { local: median(What::LocalList), deputy: median(What::DeputyList) },
         agent_kib,
     })
@@ -269,7 +279,11 @@ pub fn one(what: What, count: u64) -> Result<()> {
                 drop(File::open(file(&format!("small/f{number:07}")))?);
             }
         }
-        What::DeputyOpen => runtime.block_on(async {
+        What::DeputyOpen => {
+            let channel = runtime.block_on(async { Files::connect().await?.channel().await })?;
+            through(&channel, count)?;
+        }
+        What::CallOpen => runtime.block_on(async {
             let files = Files::connect().await?;
             let numbers: Vec<u64> = (0..count).collect();
             let files = &files;
@@ -383,6 +397,30 @@ fn read(from: &mut impl Read, count: u64, block: usize) -> Result<()> {
     Ok(())
 }
 
+/// Has files opened through a channel, and closes them: the next request is on its way while an answer is read.
+fn through(channel: &OwnedFd, count: u64) -> Result<()> {
+    let numbers: Vec<u64> = (0..count).collect();
+    let mut requests = numbers.chunks(THROUGH_CHANNEL);
+    let mut ask = || -> Result<()> {
+        let Some(numbers) = requests.next() else { return Ok(()) };
+        let paths: Vec<String> =
+            numbers.iter().map(|number| format!("{ROOT}/small/f{number:07}\0")).collect();
+        Ok(deputy_wire::send(channel, paths.concat().as_bytes(), &[])?)
+    };
+    for _ in 1..AHEAD {
+        ask()?;
+    }
+    let mut opened = 0;
+    while opened < numbers.len() {
+        ask()?;
+        let answer =
+            deputy_wire::receive_up_to(channel, THROUGH_CHANNEL)?.context("the channel was closed")?;
+        opened += answer.descriptors.len();
+        ensure!(!answer.descriptors.is_empty(), "{}", String::from_utf8_lossy(&answer.bytes));
+    }
+    Ok(())
+}
+
 /// The interface, over one connection.
 struct Files(zbus::Proxy<'static>);
 
@@ -398,13 +436,18 @@ impl Files {
         let options: Options = flags.iter().map(|flag| (*flag, true.into())).collect();
         let path = format!("{ROOT}/{name}").into_bytes();
         let (file, handle): (zbus::OwnedFd, String) = self.0.call("Open", &(USER, path, options)).await?;
-        Ok((std::os::fd::OwnedFd::from(file).into(), handle))
+        Ok((OwnedFd::from(file).into(), handle))
     }
 
     async fn open_many(&self, paths: Vec<Vec<u8>>) -> Result<usize> {
         let (files, _): (Vec<zbus::OwnedFd>, Vec<std::collections::HashMap<String, zbus::OwnedVariant>>) =
             self.0.call("OpenMany", &(USER, paths, Options::new())).await?;
         Ok(files.len())
+    }
+
+    async fn channel(&self) -> Result<OwnedFd> {
+        let socket: zbus::OwnedFd = self.0.call("Channel", &(USER, Options::new())).await?;
+        Ok(socket.into())
     }
 
     async fn commit(&self, handle: &str) -> Result<()> {
@@ -414,7 +457,7 @@ impl Files {
     async fn list(&self, name: &str) -> Result<File> {
         let path = format!("{ROOT}/{name}").into_bytes();
         let pipe: zbus::OwnedFd = self.0.call("ListStream", &(USER, path, Options::new())).await?;
-        Ok(std::os::fd::OwnedFd::from(pipe).into())
+        Ok(OwnedFd::from(pipe).into())
     }
 }
 
@@ -442,6 +485,7 @@ impl fmt::Display for Report {
         }
         for (what, Two { local, deputy }) in [
             (format!("open and close of {} files", self.files), &self.open),
+            ("the same by calls on the bus".to_owned(), &self.open_by_calls),
             (format!("list of {} entries", self.entries), &self.list),
         ] {
             let to_local = ratio(*deputy, *local);

@@ -32,6 +32,20 @@ impl Output {
         if self.json { self.json(&Value::Object(record.clone())) } else { print(&format!("{sentence}\n")) }
     }
 
+    /// The same with what was found: a table behind the sentence, or one more field of the record.
+    pub fn done_with(
+        self,
+        sentence: &str,
+        mut record: Record,
+        findings: &[Record],
+        columns: &[&str],
+    ) -> Result<(), Failure> {
+        let all = findings.iter().cloned().map(Value::Object).collect();
+        record.insert("findings".to_owned(), Value::Array(all));
+        self.done(sentence, &record)?;
+        if self.json || findings.is_empty() { Ok(()) } else { self.records(findings, columns) }
+    }
+
     /// Prints one record, the fields of `order` first.
     pub fn record(self, record: &Record, order: &[&str]) -> Result<(), Failure> {
         if self.json {

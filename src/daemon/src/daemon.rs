@@ -70,6 +70,8 @@ pub struct Limits {
     pub watches: Ceiling,
     /// Pipes of `Job.Output`.
     pub outputs: Ceiling,
+    /// Sockets of `Files.Channel`.
+    pub channels: Ceiling,
 }
 
 impl Default for Limits {
@@ -81,6 +83,8 @@ impl Default for Limits {
             passwords: Ceiling::new("passwords", 64, 256),
             watches: Ceiling::new("watched jobs", 1024, 8192),
             outputs: Ceiling::new("outputs that are read", 128, 1024),
+            // What waits in them unread counts against the descriptors that this process may have.
+            channels: Ceiling::new("channels for files", 8, 32),
         }
     }
 }

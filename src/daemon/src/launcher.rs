@@ -7,15 +7,18 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use deputy_core::message::job::{JOB_VERSION, decode_reply, encode_command};
-use deputy_core::message::{self, FileReply, FileRequest, JobCommand, LauncherReply, LauncherRequest};
+use deputy_core::message::{
+    self, FileReply, FileRequest, JobCommand, LauncherReply, LauncherRequest, MAX_OPEN,
+};
 use deputy_core::{Code, Denial};
-use deputy_wire::{Packet, WireError, peer, receive, send};
+use deputy_wire::packet::MAX_DESCRIPTORS;
+use deputy_wire::{WireError, peer};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use thiserror::Error;
-use tokio::io::Interest;
-use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::packets::Packets;
 
 /// How long the launcher may take to take a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -154,19 +157,16 @@ impl Launcher {
 }
 
 /// A connection on which a request was sent.
-///
-/// tokio has no type for SEQPACKET sockets. Only the readiness of its stream type is used; the packets are
-/// deputy-wire's.
 #[derive(Debug)]
 pub struct Channel {
-    stream: UnixStream,
+    packets: Packets,
     /// The version in which a job's shepherd speaks here, and is spoken to. It always speaks first.
     job_version: AtomicU16,
 }
 
 impl Channel {
     fn new(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self { stream: UnixStream::from_std(socket.into())?, job_version: AtomicU16::new(JOB_VERSION) })
+        Ok(Self { packets: Packets::new(socket)?, job_version: AtomicU16::new(JOB_VERSION) })
     }
 
     /// Sends the request that the connection is for.
@@ -176,37 +176,14 @@ impl Channel {
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(), LauncherError> {
         let bytes = message::encode(request).map_err(|error| LauncherError::Denied(error.into()))?;
-        self.send_bytes(&bytes, descriptors).await.map_err(LauncherError::Broken)
+        self.packets.send(&bytes, descriptors).await.map_err(LauncherError::Broken)
     }
 
     /// Sends a command to the job's shepherd.
     pub async fn command(&self, command: JobCommand) -> Result<(), LauncherError> {
         let bytes = encode_command(command, self.job_version.load(Ordering::Relaxed))
             .map_err(|error| LauncherError::Denied(error.into()))?;
-        self.send_bytes(&bytes, &[]).await.map_err(LauncherError::Broken)
-    }
-
-    async fn send_bytes(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), WireError> {
-        // A new socket has room: only where it has none is readiness waited for.
-        let mut sent = send(&self.stream, bytes, descriptors);
-        while sent.as_ref().is_err_and(WireError::would_block) {
-            self.stream.writable().await?;
-            sent = self.attempt(Interest::WRITABLE, || send(&self.stream, bytes, descriptors));
-        }
-        sent
-    }
-
-    /// Tries, and takes note if the socket was not ready after all.
-    fn attempt<T>(
-        &self,
-        interest: Interest,
-        work: impl FnOnce() -> Result<T, WireError>,
-    ) -> Result<T, WireError> {
-        let tried = self.stream.try_io(interest, || match work() {
-            Err(error) if error.would_block() => Err(io::ErrorKind::WouldBlock.into()),
-            other => Ok(other),
-        });
-        tried?
+        self.packets.send(&bytes, &[]).await.map_err(LauncherError::Broken)
     }
 
     /// The next answer; `None` when the other end has closed. A denial is an error.
@@ -222,30 +199,22 @@ impl Channel {
     ) -> Result<(), LauncherError> {
         let bytes = message::encode(request).map_err(|error| LauncherError::Denied(error.into()))?;
         let descriptors: Vec<_> = pipe.into_iter().collect();
-        self.send_bytes(&bytes, &descriptors).await.map_err(LauncherError::Broken)
+        self.packets.send(&bytes, &descriptors).await.map_err(LauncherError::Broken)
     }
 
     /// A file agent's next answer; `None` when it has ended.
     pub async fn agents_answer(&self) -> Result<Option<(FileReply, Vec<OwnedFd>)>, LauncherError> {
-        let Some(packet) = self.packet().await? else { return Ok(None) };
+        let came = self.packets.next(MAX_OPEN).await.map_err(LauncherError::Broken)?;
+        let Some(packet) = came else { return Ok(None) };
         match message::decode(&packet.bytes) {
             Ok(reply) => Ok(Some((reply, packet.descriptors))),
             Err(error) => Err(LauncherError::Broken(error.into())),
         }
     }
 
-    async fn packet(&self) -> Result<Option<Packet>, LauncherError> {
-        loop {
-            self.stream.readable().await.map_err(|error| LauncherError::Broken(error.into()))?;
-            match self.attempt(Interest::READABLE, || receive(&self.stream)) {
-                Err(error) if error.would_block() => {}
-                other => return other.map_err(LauncherError::Broken),
-            }
-        }
-    }
-
     async fn reply_with_descriptors(&self) -> Result<Option<(LauncherReply, Vec<OwnedFd>)>, LauncherError> {
-        let Some(packet) = self.packet().await? else { return Ok(None) };
+        let came = self.packets.next(MAX_DESCRIPTORS).await.map_err(LauncherError::Broken)?;
+        let Some(packet) = came else { return Ok(None) };
         match decode_reply(&packet.bytes) {
             Ok((LauncherReply::Denied(denial), _)) => Err(LauncherError::Denied(denial)),
             Ok((reply, version)) => {
@@ -261,6 +230,7 @@ impl Channel {
 #[cfg(test)]
 pub mod double {
     use super::*;
+    use deputy_wire::{receive, send};
     use rustix::net::{accept, bind, listen};
     use std::sync::Arc;
 
@@ -306,6 +276,7 @@ mod tests {
     use super::double::{answer, launcher};
     use super::*;
     use deputy_core::JobId;
+    use deputy_wire::send;
 
     fn request() -> LauncherRequest {
         LauncherRequest::Abandon { job: JobId::from_random([1; 10]) }

@@ -25,6 +25,7 @@ pub mod limits;
 pub mod links;
 pub mod manager;
 pub mod metrics;
+pub mod packets;
 pub mod passwords;
 pub mod polkit;
 pub mod projects;

@@ -11,7 +11,9 @@ pub mod conversation;
 pub mod journal;
 pub mod packet;
 
-pub use packet::{Packet, Peer, WireError, connect, pair, peer, receive, receive_with_sender, send};
+pub use packet::{
+    Packet, Peer, WireError, connect, pair, peer, receive, receive_up_to, receive_with_sender, send,
+};
 
 /// Where the launcher answers `deputyd` and root.
 pub const LAUNCHER_SOCKET: &str = "/run/deputy/launcher.sock";

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use deputy_core::denial::Denial;
-use deputy_core::message::{MAX_MEMFD, MAX_PACKET, MessageError};
+use deputy_core::message::{MAX_MEMFD, MAX_OPEN, MAX_PACKET, MessageError};
 use rustix::cmsg_space;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, memfd_create};
 use rustix::net::{
@@ -18,8 +18,11 @@ use rustix::net::{
 };
 use thiserror::Error;
 
-/// The most descriptors that a packet of Deputy's brings.
+/// The most descriptors that a packet of Deputy's brings, but one with files that were opened.
 pub const MAX_DESCRIPTORS: usize = 8;
+
+// So many the kernel passes in one packet, and a memfd may be one more.
+const _: () = assert!(MAX_OPEN < 253);
 
 /// The packet that says that its one memfd holds the message.
 const IN_MEMFD: &[u8] = b"DPTY-MEMFD";
@@ -139,8 +142,11 @@ fn send_packet(
     bytes: &[u8],
     descriptors: &[BorrowedFd<'_>],
 ) -> Result<(), WireError> {
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS + 1))];
+    let mut space = vec![MaybeUninit::uninit(); cmsg_space!(ScmRights(descriptors.len()))];
     let mut control = SendAncillaryBuffer::new(&mut space);
+    if descriptors.len() > MAX_OPEN + 1 {
+        return Err(WireError::ControlTruncated);
+    }
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(WireError::ControlTruncated);
     }
@@ -150,13 +156,18 @@ fn send_packet(
 
 /// Receives one packet; `None` when the other end is closed.
 pub fn receive(socket: impl AsFd) -> Result<Option<Packet>, WireError> {
-    Ok(receive_packet(socket.as_fd())?.map(|(packet, _)| packet))
+    receive_up_to(socket, MAX_DESCRIPTORS)
+}
+
+/// The same with as many descriptors at most: [`MAX_OPEN`] from a file agent, which may have opened so many files.
+pub fn receive_up_to(socket: impl AsFd, most: usize) -> Result<Option<Packet>, WireError> {
+    Ok(receive_packet(socket.as_fd(), most)?.map(|(packet, _)| packet))
 }
 
 /// Receives one packet together with who sent it. The socket needs `SO_PASSCRED`
 /// (see [`crate::conversation::Client`]); without it there is no sender.
 pub fn receive_with_sender(socket: impl AsFd) -> Result<Option<(Packet, Option<Peer>)>, WireError> {
-    receive_packet(socket.as_fd())
+    receive_packet(socket.as_fd(), MAX_DESCRIPTORS)
 }
 
 /// Waits for a packet, as long as the socket waits, and leaves it there: how long it is; 0 when the other end is closed.
@@ -175,11 +186,11 @@ fn past_the_reset<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix:
     }
 }
 
-fn receive_packet(socket: BorrowedFd<'_>) -> Result<Option<(Packet, Option<Peer>)>, WireError> {
+fn receive_packet(socket: BorrowedFd<'_>, most: usize) -> Result<Option<(Packet, Option<Peer>)>, WireError> {
     // As large as the packet that waits, not as the largest that could: a process that was just forked pays for every
     // page of it.
     let mut bytes = vec![0; length_of_next(socket)?.min(MAX_PACKET)];
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS + 1), ScmCredentials(1))];
+    let mut space = vec![MaybeUninit::uninit(); cmsg_space!(ScmRights(most + 1), ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = past_the_reset(|| {
         recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)
@@ -197,7 +208,7 @@ fn receive_packet(socket: BorrowedFd<'_>) -> Result<Option<(Packet, Option<Peer>
     if received.flags.contains(ReturnFlags::TRUNC) {
         return Err(WireError::Truncated);
     }
-    if received.flags.contains(ReturnFlags::CTRUNC) || descriptors.len() > MAX_DESCRIPTORS + 1 {
+    if received.flags.contains(ReturnFlags::CTRUNC) || descriptors.len() > most + 1 {
         return Err(WireError::ControlTruncated);
     }
     if received.bytes == 0 && descriptors.is_empty() {
@@ -281,6 +292,23 @@ mod tests {
         let mut rest = Vec::new();
         let mut reader = reader;
         assert_eq!(reader.read_to_end(&mut rest).unwrap(), 0);
+    }
+
+    #[test]
+    fn as_many_files_as_one_expects_and_no_more() {
+        let (ours, theirs) = pair().unwrap();
+        let file = tempfile_like();
+        for (sent, expected) in [(MAX_OPEN, MAX_OPEN), (MAX_OPEN, MAX_DESCRIPTORS), (2, 0)] {
+            send(&theirs, b"x", &vec![file.as_fd(); sent]).unwrap();
+            let came = receive_up_to(&ours, expected);
+            if sent == expected {
+                assert_eq!(came.unwrap().unwrap().descriptors.len(), sent);
+            } else {
+                assert!(matches!(came, Err(WireError::ControlTruncated)), "{expected}");
+            }
+        }
+        let too_many = vec![file.as_fd(); MAX_OPEN + 2];
+        assert!(matches!(send(&theirs, b"x", &too_many), Err(WireError::ControlTruncated)));
     }
 
     #[test]

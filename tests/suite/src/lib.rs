@@ -16,6 +16,7 @@ pub mod nss;
 pub mod pam;
 pub mod people;
 pub mod pool;
+pub mod portal;
 pub mod rebind;
 pub mod requests;
 pub mod slurm;

@@ -16,8 +16,9 @@ use deputy_suite::files::{Ended, FileAgent, files_of, stat};
 use deputy_suite::machine::{
     add_service_user, children_of, install_application, launcher_pid, run, wait_until,
 };
+use deputy_suite::portal::{application, flags, policy, root};
 use deputy_suite::requests::{grant_in, withdrawal};
-use deputy_suite::{Fake, as_user, need_the_sandbox};
+use deputy_suite::{Fake, as_user};
 use serde_json::Value;
 use zbus::Variant;
 
@@ -27,49 +28,6 @@ type Opened = (zbus::OwnedFd, String);
 fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The root of the test, which all its applications have.
-fn root() -> &'static Path {
-    need_the_sandbox();
-    let root = Path::new("/data/bus");
-    fs::create_dir_all(root).expect("the root");
-    for (path, mode) in [(Path::new("/data"), 0o755), (root, 0o777)] {
-        fs::set_permissions(path, Permissions::from_mode(mode)).expect("a mode");
-    }
-    root
-}
-
-/// An application of its own, whose word is enough, with one account for alice.
-fn application(name: &str) -> String {
-    root();
-    let user = format!("{name}user");
-    add_service_user(&user);
-    install_application(name, &policy(name, "read-write"));
-    wait_until("the application is known", || {
-        on_bus(&user, async |client: Client| {
-            let created = client.call::<_, ()>("Accounts.Create", &("ada", Options::new())).await;
-            created.is_ok() || created.is_err_and(|failed| failed == Failed::Refused("Conflict".into()))
-        })
-    });
-    grant_in(name, "ada", "alice");
-    on_bus(&user, async |client: Client| {
-        let linked: (String, String) =
-            client.call("Links.Request", &("ada", "alice", Options::new())).await.expect("a link");
-        assert_eq!(linked.0, "active");
-    });
-    user
-}
-
-fn policy(name: &str, access: &str) -> String {
-    format!(
-        "service_user = \"{name}user\"\ntrust = \"application\"\n[link]\nshared = true\n\
-         [[roots]]\npath = \"/data/bus\"\naccess = \"{access}\"\n"
-    )
-}
-
-fn flags(names: &[&'static str]) -> Options {
-    names.iter().map(|name| (*name, Variant::from(true))).collect()
 }
 
 async fn open(client: &Client, path: &str, options: Options) -> Result<(File, String), Failed> {

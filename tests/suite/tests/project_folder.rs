@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use deputy_core::ids::OsGid;
+use deputy_suite::acting::ids;
 use deputy_suite::groups::{accounts_in, consented, install, member, set};
 use deputy_suite::machine::{children_of, launcher_pid, service_pid, signal, wait_until};
 use deputy_suite::need_the_sandbox;
@@ -216,7 +217,19 @@ fn without_a_group_the_members_are_in_the_list_by_name() {
     }
     // The owner's consent is gone: his agent cannot be had, and nobody does it for him. The record changes all the same.
     ok(&deputyctl("alice", &["--yes", "consent", "revoke", "plain", "pi"]));
-    ok(&project("plain", &["share", "plain", "pi/data", "postdoc", "write"]));
+    for words in
+        [&["share", "plain", "pi/data", "postdoc", "write"][..], &["unshare", "plain", "pi/data", "postdoc"]]
+    {
+        let told = project("plain", words);
+        assert_eq!(told.status, 1, "{}{}", told.stdout, told.stderr);
+        assert!(
+            told.stdout.contains("no-consent") && told.stdout.contains("folder is not in step"),
+            "{}",
+            told.stdout
+        );
+    }
+    assert_eq!(project("plain", &["share", "plain", "pi/data", "postdoc", "write"]).status, 1);
+    assert_eq!(show("plain", "pi/data")["members"].as_array().map(Vec::len), Some(1));
     assert_ne!(as_user("bob", &["cat", "/srv/plain/shared/data/a"]).status, 0);
     assert_eq!(refused(&project("plain", &["folder", "plain", "pi/data"])), "NoConsent");
 }
@@ -233,6 +246,10 @@ fn who_may_not_be_in_the_group_is_reported_and_the_others_are() {
     }
     ok(&deputyctl("bob", &["--yes", "consent", "revoke", "team", "rep-one"]));
     assert_eq!(accounts_in(gid("team", "rep-pi/x")), ["rep-pi", "rep-two"]);
+    // Who shares with another one is told too.
+    let shared = project("team", &["share", "team", "rep-pi/x", "rep-two", "write"]);
+    assert_eq!(shared.status, 1, "{}{}", shared.stdout, shared.stderr);
+    assert!(shared.stdout.contains("rep-one") && shared.stdout.contains("no-consent"), "{}", shared.stdout);
     let made = project("team", &["folder", "team", "rep-pi/x", "/srv/team/shared/rep"]);
     assert_eq!(made.status, 1, "{}{}", made.stdout, made.stderr);
     assert!(made.stdout.contains("rep-one") && made.stdout.contains("no-consent"), "{}", made.stdout);
@@ -263,9 +280,31 @@ fn a_project_that_is_handed_over_or_deleted_leaves_group_and_folder_as_they_are(
     let report = report.stdout;
     assert!(report.contains("/srv/team/shared/gone") && report.contains("dg427000"), "{report}");
     let group = gid("team", "gone-pi/x");
-    ok(&project("team", &["hand-over", "team", "gone-pi/x", "gone-heir"]));
+    // The folder is still the old owner's, and whoever hands over is told, with what root can do.
+    let handed =
+        deputyctl("team", &["--json", "--yes", "project", "hand-over", "team", "gone-pi/x", "gone-heir"]);
+    assert_eq!(handed.status, 1, "{}", handed.stderr);
+    let handed: serde_json::Value = serde_json::from_str(&handed.stdout).expect("JSON");
+    assert_eq!(handed["project"], "gone-heir/x");
+    let findings = handed["findings"].as_array().expect("findings");
+    assert_eq!(findings.len(), 1, "{handed}");
+    assert_eq!(findings[0]["code"], "path-outside");
+    assert!(findings[0]["message"].as_str().is_some_and(|text| text.contains("not the project owner's")));
+    assert!(findings[0]["remedy"].as_str().is_some_and(|text| text.contains("deputyctl rebind")));
     assert_eq!(accounts_in(group), ["gone-heir"], "the old owner has left");
     assert_eq!(gid("team", "gone-heir/x"), group);
+    // Root does what was said, and the folder is the new owner's, who says who comes in.
+    let plan = ok(&deputyctl(
+        "root",
+        &["--json", "rebind", "plan", "/srv/team/shared/gone", "--from", "alice", "--to", "bob"],
+    ));
+    let plan: serde_json::Value = serde_json::from_str(&plan).expect("a plan");
+    let id = plan["id"].as_str().expect("its id");
+    ok(&deputyctl("root", &["--yes", "rebind", "apply", id, "--while-running"]));
+    ok(&project("team", &["folder", "team", "gone-heir/x"]));
+    let found = fs::metadata("/srv/team/shared/gone").unwrap();
+    assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (ids("bob").uid, group.raw(), 0o2770));
+    assert_ne!(as_user("alice", &["ls", "/srv/team/shared/gone"]).status, 0);
     assert_eq!(ok(&job("team", "gone-heir", "gone-heir/x", "cat /srv/team/shared/gone/a")), "kept");
     idle("gone-heir/x");
     ok(&project("team", &["delete", "team", "gone-heir/x"]));

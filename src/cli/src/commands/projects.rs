@@ -31,8 +31,8 @@ const PROJECT: [&str; 11] = [
     "created",
 ];
 
-/// What keeps a member out of the project's OS group.
-const LEFT_OUT: [&str; 4] = ["account", "code", "message", "remedy"];
+/// What is not in step with the members of a project: who, where it is one of them, and why.
+const FINDINGS: [&str; 4] = ["account", "code", "message", "remedy"];
 
 /// `project`.
 pub fn project(context: &Context, command: ProjectCommand) -> Result<ExitCode, Failure> {
@@ -50,13 +50,15 @@ pub fn project(context: &Context, command: ProjectCommand) -> Result<ExitCode, F
         ProjectCommand::List { application, public: true, .. } => block_on(public(context, &application)),
         ProjectCommand::Share { target, account, access, by } => block_on(async {
             let call = (target.project.to_string(), account.as_str(), access.as_str(), of(&target, &by));
-            let () = Bus::connect().await?.call("Projects", "Share", &call).await?;
-            done(context, &target.project, &format!("shared with {account} ({})", access.as_str()))
+            let findings: Vec<Dictionary> = Bus::connect().await?.call("Projects", "Share", &call).await?;
+            let what = format!("shared with {account} ({})", access.as_str());
+            in_step(context, &target.project.to_string(), &sentence(&target.project, &what), &findings)
         }),
         ProjectCommand::Unshare { target, account, by } => block_on(async {
             let call = (target.project.to_string(), account.as_str(), of(&target, &by));
-            let () = Bus::connect().await?.call("Projects", "Unshare", &call).await?;
-            done(context, &target.project, &format!("no longer shared with {account}"))
+            let findings: Vec<Dictionary> = Bus::connect().await?.call("Projects", "Unshare", &call).await?;
+            let what = format!("no longer shared with {account}");
+            in_step(context, &target.project.to_string(), &sentence(&target.project, &what), &findings)
         }),
         ProjectCommand::Folder { target, path, subject } => {
             block_on(folder(context, &target, path.unwrap_or_default().as_bytes(), subject))
@@ -77,10 +79,9 @@ pub fn project(context: &Context, command: ProjectCommand) -> Result<ExitCode, F
             confirm(context.yes, &format!("Give {} to {account}?", target.project))?;
             block_on(async {
                 let call = (target.project.to_string(), account.as_str(), of(&target, &by));
-                let new: String = Bus::connect().await?.call("Projects", "HandOver", &call).await?;
-                let sentence = format!("the project {} is {new} now", target.project);
-                context.output.done(&escape::text(&sentence), &record_of([("project", &new)]))?;
-                Ok(ExitCode::SUCCESS)
+                let (new, findings): (String, Vec<Dictionary>) =
+                    Bus::connect().await?.call("Projects", "HandOver", &call).await?;
+                in_step(context, &new, &sentence(&target.project, &format!("{new} now")), &findings)
             })
         }
         ProjectCommand::Delete { target, by } => {
@@ -96,8 +97,24 @@ pub fn project(context: &Context, command: ProjectCommand) -> Result<ExitCode, F
 
 fn done(context: &Context, project: &ProjectKey, what: &str) -> Result<ExitCode, Failure> {
     let record = record_of([("project", project.to_string().as_str())]);
-    context.output.done(&escape::text(&format!("the project {project} is {what}")), &record)?;
+    context.output.done(&sentence(project, what), &record)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn sentence(project: &ProjectKey, what: &str) -> String {
+    escape::text(&format!("the project {project} is {what}"))
+}
+
+/// Says what was done, and what on this machine does not follow it. The exit status says whether everything does.
+fn in_step(
+    context: &Context,
+    project: &str,
+    sentence: &str,
+    findings: &[Dictionary],
+) -> Result<ExitCode, Failure> {
+    let findings = value::records(findings);
+    context.output.done_with(sentence, record_of([("project", project)]), &findings, &FINDINGS)?;
+    Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 fn of<'a>(target: &'a ProjectTarget, by: &'a ByOption) -> CallOptions<'a> {
@@ -143,7 +160,7 @@ async fn folder(
     if left_out.is_empty() {
         return done(context, &target.project, "in step with its members, and so is its folder");
     }
-    let mut printed = context.output.list(&LEFT_OUT);
+    let mut printed = context.output.list(&FINDINGS);
     printed.page(&value::records(&left_out))?;
     printed.end()?;
     Ok(ExitCode::from(1))

@@ -16,8 +16,8 @@ use crate::quota::QuotaUsage;
 /// The most entries of one [`FileReply::Entries`].
 pub const MAX_ENTRIES: u32 = 1000;
 
-/// The most files of one [`FileRequest::OpenMany`]: as many descriptors as a packet has.
-pub const MAX_OPEN: usize = 8;
+/// The most files of one [`FileRequest::OpenMany`].
+pub const MAX_OPEN: usize = 128;
 
 /// The most files that an agent keeps for a [`FileRequest::Commit`].
 pub const MAX_KEPT: usize = 64;

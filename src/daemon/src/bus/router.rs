@@ -169,7 +169,8 @@ async fn dispatch(call: Call, there: bool) -> Result<Message, Denial> {
     })
 }
 
-fn record(call: &Call, denial: &Denial) {
+/// A call was refused.
+pub fn record(call: &Call, denial: &Denial) {
     let uid = call.caller.uid;
     let known = uid == 0 || call.daemon.directory.snapshot().of_uid(uid).is_some();
     // Being busy is no decision, and its records would make it worse.

@@ -386,12 +386,13 @@ methods! {
     Projects.List(options) -> (projects, next)
         by ApplicationOrAdministrator(View), needs Needs::Read(Permission::ManageProjects) => projects::list;
     /// Makes an account a member, or changes what it may do: read (see the records) or write (run jobs too). Its own OS
-    /// account is pinned. Options: application (s), by (s).
-    Projects.Share(project, account, access, options) -> ()
+    /// account is pinned. The answer has a finding for whatever is not in step with the members now: who is not in the
+    /// project's OS group, a folder whose list its owner's agent could not change. Options: application (s), by (s).
+    Projects.Share(project, account, access, options) -> (findings)
         by ApplicationOrAdministrator(ManageAccounts), needs Needs::ChangeOrOwn(Permission::ManageProjects)
         => projects::share;
-    /// Ends a membership. What runs goes on. Options: application (s), by (s).
-    Projects.Unshare(project, account, options) -> ()
+    /// Ends a membership. What runs goes on. The findings are as those of Share. Options: application (s), by (s).
+    Projects.Unshare(project, account, options) -> (findings)
         by ApplicationOrAdministrator(ManageAccounts), needs Needs::ChangeOrOwn(Permission::ManageProjects)
         => projects::unshare;
     /// Makes the folder that the members of a project share, beneath a root that the application's file has for that, as
@@ -410,8 +411,9 @@ methods! {
         by ApplicationOrAdministrator(ManageAccounts), needs Needs::ChangeOrOwn(Permission::ManageProjects)
         => projects::edit;
     /// Gives the project to another account, with that one's own OS account. The answer is how it is written from now
-    /// on. Options: application (s), by (s).
-    Projects.HandOver(project, account, options) -> (project_key)
+    /// on, and findings as those of Share: its folder, which stays the former owner's until root gives it away. Options:
+    /// application (s), by (s).
+    Projects.HandOver(project, account, options) -> (project_key, findings)
         by ApplicationOrAdministrator(ManageAccounts), needs Needs::ChangeOrOwn(Permission::ManageProjects)
         => projects::hand_over;
     /// Deletes the project's record. No file is touched; while jobs of it run it stays. Options: application (s), by (s).
@@ -494,6 +496,11 @@ methods! {
     /// (a code) and message. Options: those of Open but keep.
     Files.OpenMany(subject, paths, options) -> (files, results)
         by Application, asks PolkitQuestion::Files, Action::Files => files::open_many;
+    /// A socket (SEQPACKET) through which files are opened in the same way, up to 128 by a packet, for who has very many. Each
+    /// request is decided as a call of OpenMany; after a refusal, or a minute without a request, the socket is closed.
+    /// docs/files.md has what is sent and received. Options: those of Open but keep.
+    Files.Channel(subject, options) -> (socket)
+        by Application, asks PolkitQuestion::Files, Action::Files => files::channel;
     /// Writes a file that Open kept to the disk, and answers when it is there; the first error that there was, of any write,
     /// is the answer. The file is kept no longer. Options: discard (b: it is only that, for a file that nobody wants any more;
     /// what is kept counts for quotas even when its name has been removed).

@@ -4,20 +4,17 @@ use std::os::fd::AsFd as _;
 
 use deputy_core::Denial;
 use deputy_core::acl::Acl;
-use deputy_core::message::{FileReply, FileRequest, FileTime, MAX_OPEN, OpenHow, OpenedOne, RenameHow};
+use deputy_core::message::{FileReply, FileRequest, FileTime, OpenHow, RenameHow};
 use zbus::OwnedFd;
 
 use super::agents::{self, KeptFile};
-use super::{Asked, ask, check, note_loss, perform, quota, ready, record, refused, shown, with_quota};
+use super::{Asked, check, note_loss, perform, quota, ready, record, shown, with_quota};
 use crate::authority::{Call, Granted};
 use crate::bus::options::{Options, parse};
 use crate::bus::record::Record;
 
 /// A path.
 type Bytes = Vec<u8>;
-
-/// The most files of one call: as many descriptors as the system bus takes in a message.
-const MAX_FILES: usize = 16;
 
 /// A call that answers nothing but that it is done.
 async fn done(
@@ -47,7 +44,7 @@ fn octal(text: &str) -> Result<u32, Denial> {
 }
 
 /// How a file is to be opened; without a word it is read.
-fn how(options: &mut Options) -> Result<OpenHow, Denial> {
+pub(super) fn how(options: &mut Options) -> Result<OpenHow, Denial> {
     let how = OpenHow {
         read: options.flag("read")?,
         write: options.flag("write")?,
@@ -59,44 +56,6 @@ fn how(options: &mut Options) -> Result<OpenHow, Denial> {
         keep: false,
     };
     Ok(OpenHow { read: how.read || !how.write, ..how })
-}
-
-/// `Files.OpenMany`.
-pub async fn open_many(
-    call: Call,
-    (subject, paths, mut options): (String, Vec<Bytes>, Options),
-) -> Result<Granted<(Vec<OwnedFd>, Vec<Record>)>, Denial> {
-    let how = how(&mut options)?;
-    let asked = Asked::take(options)?;
-    if paths.len() > MAX_FILES {
-        return Err(Denial::invalid(format!("at most {MAX_FILES} files at once")));
-    }
-    let ready = ready(&call, &subject, asked).await?;
-    let (mut files, mut results) = (Vec::with_capacity(paths.len()), Vec::with_capacity(paths.len()));
-    for part in paths.chunks(MAX_OPEN) {
-        let request = FileRequest::OpenMany { paths: part.to_vec(), how };
-        let answer = ask(&call, &ready, &request).await?;
-        let FileReply::OpenedMany(told) = answer.reply else { return Err(agents::lost()) };
-        let mut came = answer.descriptors.into_iter();
-        if told.len() != part.len() {
-            return Err(agents::lost());
-        }
-        for (one, path) in told.into_iter().zip(part) {
-            results.push(match one {
-                OpenedOne::Opened => {
-                    files.push(OwnedFd::from(check(came.next().into_iter().collect(), how)?));
-                    call.daemon.file_log.done(&call, &ready.whose, how.write.then(|| path.clone()));
-                    Record::new()
-                }
-                OpenedOne::Failed { errno } => shown::refusal(&refused(errno, "")),
-                OpenedOne::Denied(denial) => shown::refusal(&denial),
-            });
-        }
-        if came.next().is_some() {
-            return Err(agents::lost());
-        }
-    }
-    Ok(ready.grant.answer((files, results)))
 }
 
 /// `Files.Open`.

@@ -5,15 +5,19 @@
 
 mod agents;
 mod calls;
+mod channel;
+mod many;
 pub mod quota;
 pub mod record;
 mod shown;
 
 pub use agents::{FileAgents, Whose, lost};
 pub use calls::{
-    commit, copy_tree, disk_usage, get_acl, link, list, list_stream, make_directory, open, open_many, quotas,
-    read_link, remove, remove_tree, rename, set_acl, set_group, set_mode, set_times, stat, symlink,
+    commit, copy_tree, disk_usage, get_acl, link, list, list_stream, make_directory, open, quotas, read_link,
+    remove, remove_tree, rename, set_acl, set_group, set_mode, set_times, stat, symlink,
 };
+pub use channel::channel;
+pub use many::open_many;
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
@@ -44,6 +48,7 @@ fn deadline() -> Duration {
 }
 
 /// What every call's options may say.
+#[derive(Clone)]
 struct Asked {
     application: Option<deputy_core::ApplicationName>,
     project: Option<ProjectKey>,

@@ -2,12 +2,13 @@
 
 use deputy_core::project::{ProjectAccess, ProjectKey};
 use deputy_core::project_group::GroupMember;
-use deputy_core::{AccountName, ApplicationName, Denial, ProjectName};
+use deputy_core::{AccountName, ApplicationName, Denial, Finding, ProjectName};
 
 use super::{changed, defaults, folder, group, manage};
 use crate::acting;
 use crate::authority::{About, Call, Grant, Granted};
 use crate::bus::options::{Options, parse};
+use crate::bus::record::Record;
 use crate::daemon::Daemon;
 use crate::jobs::run::whose;
 use crate::links;
@@ -33,34 +34,52 @@ async fn commit_leaving(
     done
 }
 
-/// Brings group and folder of a project into step with its members as they are recorded now. What fails is in the
-/// journal: the record stands, and nobody has more than it says.
+/// Brings group and folder of a project into step with its members as they are recorded now. The record stands, whatever
+/// fails here; what does is in the journal, and the caller is told.
 async fn follow(
     call: &Call,
     grant: &Grant,
     application: &ApplicationName,
     key: &ProjectKey,
-) -> Result<(), Denial> {
+) -> Result<Vec<Record>, Denial> {
     let daemon = &call.daemon;
     let registered = grant.application()?;
-    let Some(project) = daemon.store.project(application, key)? else { return Ok(()) };
+    let Some(project) = daemon.store.project(application, key)? else { return Ok(Vec::new()) };
+    let mut findings = Vec::new();
+    let mut note = |what: &str, denial: Denial| {
+        tracing::warn!(%application, project = %key, code = %denial.code, message = denial.message, "{what}");
+        findings.push(finding(what, denial));
+    };
     let others = project.workers().len() > 1;
     let project = match project {
         // A project of one person needs none.
         project if others => match group::ensure(daemon, registered, project.clone(), grant.actor()?).await {
             Ok(project) => project,
             Err(denial) => {
-                tracing::warn!(%application, project = %key, message = denial.message, "a shared project has no OS group");
+                note("the project has no OS group", denial);
                 project
             }
         },
         project => project,
     };
-    if let Err(denial) = group::set(daemon, &project, project.workers()).await {
-        tracing::warn!(%application, project = %key, message = denial.message, "a project's group is not in step");
+    let left_out = match group::set(daemon, &project, project.workers()).await {
+        Ok(left_out) => left_out,
+        Err(denial) => {
+            note("the project's group is not in step with its members", denial);
+            Vec::new()
+        }
+    };
+    // Nobody else may do it for the owner's agent.
+    if let Err(denial) = folder::keep(daemon, registered, &project).await {
+        note("the project's folder is not in step with its members", denial);
     }
-    folder::keep(daemon, registered, &project).await;
-    Ok(())
+    findings.extend(left_out.iter().map(folder::shown));
+    Ok(findings)
+}
+
+/// What is not as the record has it.
+fn finding(what: &str, denial: Denial) -> Record {
+    Record::from(&Finding::from(Denial { message: format!("{what}: {}", denial.message), ..denial }))
 }
 
 /// The project as it is now that nobody else changes its members.
@@ -110,7 +129,7 @@ pub async fn create(
 pub async fn share(
     call: Call,
     (project, account, access, mut options): (String, String, String, Options),
-) -> Result<Granted<()>, Denial> {
+) -> Result<Granted<(Vec<Record>,)>, Denial> {
     let key: ProjectKey = parse("project", &project)?;
     let account: AccountName = parse("account", &account)?;
     let access: ProjectAccess = parse("access", &access)?;
@@ -128,15 +147,15 @@ pub async fn share(
         ProjectAccess::Read => group::workers_without(&project, &account),
     };
     commit_leaving(&call, &grant, &project, remaining, event).await?;
-    follow(&call, &grant, &project.application, &key).await?;
-    Ok(grant.answer(()))
+    let findings = follow(&call, &grant, &project.application, &key).await?;
+    Ok(grant.answer((findings,)))
 }
 
 /// `Projects.Unshare`.
 pub async fn unshare(
     call: Call,
     (project, account, mut options): (String, String, Options),
-) -> Result<Granted<()>, Denial> {
+) -> Result<Granted<(Vec<Record>,)>, Denial> {
     let key: ProjectKey = parse("project", &project)?;
     let account: AccountName = parse("account", &account)?;
     let (grant, project) = manage(&call, &mut options, &key).await?;
@@ -146,8 +165,8 @@ pub async fn unshare(
     let remaining = group::workers_without(&project, &account);
     let event = ProjectEvent::Unshared { account };
     commit_leaving(&call, &grant, &project, remaining, event).await?;
-    follow(&call, &grant, &project.application, &key).await?;
-    Ok(grant.answer(()))
+    let findings = follow(&call, &grant, &project.application, &key).await?;
+    Ok(grant.answer((findings,)))
 }
 
 /// `Projects.Publish`.
@@ -178,7 +197,7 @@ pub async fn edit(call: Call, (project, mut options): (String, Options)) -> Resu
 pub async fn hand_over(
     call: Call,
     (project, to, mut options): (String, String, Options),
-) -> Result<Granted<(String,)>, Denial> {
+) -> Result<Granted<(String, Vec<Record>)>, Denial> {
     let key: ProjectKey = parse("project", &project)?;
     let to: AccountName = parse("account", &to)?;
     let (grant, project) = manage(&call, &mut options, &key).await?;
@@ -196,8 +215,8 @@ pub async fn hand_over(
     let event = ProjectEvent::HandedOver { to, os };
     let remaining = group::workers_without(&project, &key.owner);
     commit_leaving(&call, &grant, &project, remaining, event).await?;
-    follow(&call, &grant, &project.application, &new).await?;
-    Ok(grant.answer((new.to_string(),)))
+    let findings = follow(&call, &grant, &project.application, &new).await?;
+    Ok(grant.answer((new.to_string(), findings)))
 }
 
 /// `Projects.Delete`.

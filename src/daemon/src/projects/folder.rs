@@ -58,19 +58,15 @@ pub async fn share_folder(
 }
 
 /// A member who is not in the group, as a finding.
-fn shown(NotInGroup { account, denial }: &NotInGroup) -> Record {
+pub fn shown(NotInGroup { account, denial }: &NotInGroup) -> Record {
     Record::from(&Finding::from(denial.clone())).text("account", account)
 }
 
-/// Gives the folder of a project, if it has one, the rights of those who are members now. The caller has the turn. What
-/// the owner's agent cannot do is told in the journal: nobody else may do it for him.
-pub async fn keep(daemon: &Daemon, registered: &Registered, project: &Project) {
-    let Some(path) = &project.folder else { return };
-    if let Err(denial) = apply(daemon, registered, project, path.0.clone(), true).await {
-        tracing::warn!(
-            application = %project.application, project = %project.key, code = %denial.code, message = denial.message,
-            "the folder of a project is not in step with its members"
-        );
+/// Gives the folder of a project, if it has one, the rights of those who are members now. The caller has the turn.
+pub async fn keep(daemon: &Daemon, registered: &Registered, project: &Project) -> Result<(), Denial> {
+    match &project.folder {
+        Some(path) => apply(daemon, registered, project, path.0.clone(), true).await,
+        None => Ok(()),
     }
 }
 

@@ -166,7 +166,9 @@ impl Agent {
             if let Err(denial) = self.watched.check() {
                 return send(connection, &FileReply::Stale(denial), Vec::new());
             }
-            if self.began.elapsed() > LIFE && !matches!(request, FileRequest::Commit { .. }) {
+            // A kept file is this agent's alone: no other one can open it anew.
+            let commits = matches!(request, FileRequest::Commit { .. });
+            if self.began.elapsed() > LIFE && !commits {
                 send(connection, &FileReply::Stale(old()), Vec::new());
                 if self.waits_for_kept() {
                     continue;
@@ -187,7 +189,7 @@ impl Agent {
                 Ok((answer, opened)) => send(connection, &answer, opened),
                 // A root's descriptor stands for a folder that its server no longer knows. Landlock knows the roots by
                 // what was opened too, so that it is not enough to open them anew: another agent does.
-                Err(CallError::Errno(errno)) if errno == Errno::STALE.raw_os_error() => {
+                Err(CallError::Errno(errno)) if errno == Errno::STALE.raw_os_error() && !commits => {
                     send(connection, &FileReply::Stale(server_forgot()), Vec::new());
                     if !self.waits_for_kept() {
                         return;
@@ -221,9 +223,13 @@ fn wrong_descriptors() -> Denial {
 fn send(connection: &OwnedFd, answer: &FileReply, opened: Vec<OwnedFd>) {
     let descriptors: Vec<BorrowedFd<'_>> = opened.iter().map(AsFd::as_fd).collect();
     match encode(answer) {
-        Ok(packet) => {
-            let _ = deputy_wire::send(connection, &packet, &descriptors);
-        }
+        Ok(packet) => match deputy_wire::send(connection, &packet, &descriptors) {
+            // The owner's processes have too many descriptors on their way: that is the kernel's refusal, and no silence.
+            Err(WireError::Io(error)) if !opened.is_empty() => {
+                send(connection, &CallError::from(error).into(), Vec::new());
+            }
+            _ => {}
+        },
         Err(error) => tracing::error!(event = "reply_failed", error = %error),
     }
 }

@@ -44,7 +44,10 @@ fn open(place: &Place, owner: OsUid) -> Result<OwnedFd, CallError> {
             "project's folder",
             "the folder is not the project owner's any more",
         )
-        .remedy("only the owner of a folder can say who comes in: move it to his OS account, or make another")
+        .remedy(
+            "only the owner of a folder can say who comes in: have root give it to the project owner's OS account \
+             (deputyctl rebind, with what is in it; or chown), and then say deputyctl project folder APP OWNER/NAME",
+        )
         .into());
     }
     Ok(folder)
