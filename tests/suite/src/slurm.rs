@@ -38,6 +38,15 @@ executor = "slurm"
 [kinds.listed.slurm]
 partitions = ["short"]
 accounts = ["lab1"]
+[kinds.bounded]
+commands = ["*"]
+executor = "slurm"
+time_limit_seconds = 120
+limits = { memory = "64M", cpus = 1 }
+[kinds.bounded.slurm]
+partitions = ["batch"]
+accounts = ["lab1"]
+qos = ["normal"]
 [kinds.both]
 commands = ["*"]
 [kinds.both.slurm]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use deputy_core::Code;
@@ -424,6 +425,138 @@ fn a_consent_that_is_taken_back_ends_jobs_at_slurm_too() {
     );
     wait_for(&job, "done");
     assert_eq!(refused(&run("carol", &[], &["true"])), "NoConsent");
+}
+
+/// Slurm's programs as they are, but for one that says more, or is not there for a while.
+fn odd_programs(squeue: &str) {
+    fs::create_dir_all("/etc/slurm/odd").unwrap();
+    for (name, text) in [
+        ("sbatch", "exec /usr/bin/sbatch \"$@\""),
+        ("scancel", "exec /usr/bin/scancel \"$@\""),
+        ("sacct", "exec /usr/bin/sacct \"$@\""),
+        ("squeue", squeue),
+    ] {
+        let path = format!("/etc/slurm/odd/{name}");
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+#[test]
+fn a_line_that_cannot_be_read_takes_the_word_from_its_own_job_alone() {
+    let _machine = machine();
+    let (spoilt, whole) = (submit("alice", &[], &["sleep", "600"]), submit("alice", &[], &["sleep", "600"]));
+    let (spoilt_number, whole_number) = (number(&spoilt), number(&whole));
+    for job in [&spoilt, &whole] {
+        wait_for(job, "running");
+    }
+    // Of one job a line without an end, and one that is of nobody.
+    odd_programs(&format!(
+        "/usr/bin/squeue \"$@\" | sed 's/^\\({spoilt_number}|.*\\)|$/\\1/'; echo 'what is this'"
+    ));
+    settings(
+        "operator = \"slurm\"\nperiod_seconds = 1\nlost_after_seconds = 2\nprograms = \"/etc/slurm/odd\"",
+    );
+    root("scancel", &[&spoilt_number, &whole_number]);
+    wait_for(&whole, "done");
+    assert_eq!(show(&whole)["cause"], "cancelled");
+    wait_until("the launcher says so", || launcher_log().contains("slurm_strange"));
+    // It has no news, and is neither ended nor lost.
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    assert_eq!(show(&spoilt)["state"], "running");
+    usual_settings();
+    wait_for(&spoilt, "done");
+}
+
+#[test]
+fn what_slurm_says_against_a_cancel_or_a_signal_is_the_callers() {
+    let _machine = machine();
+    let job = submit("alice", &[], &["sleep", "600"]);
+    let slurm = number(&job);
+    wait_for(&job, "running");
+    // Nobody asks where it stands, so that Deputy does not hear of its end.
+    odd_programs("exit 1");
+    settings("operator = \"slurm\"\nperiod_seconds = 1\nprograms = \"/etc/slurm/odd\"");
+    root("scancel", &[&slurm]);
+    wait_until("Slurm has ended it", || field(&slurm, "JobState") == "CANCELLED");
+    refused_with(&deputyctl(PORTAL, &["job", "signal", &job, "USR1"]), "SlurmRefused", "Invalid job id");
+    usual_settings();
+    wait_for(&job, "done");
+    // A controller that does not answer.
+    let job = submit("alice", &[], &["sleep", "600"]);
+    wait_for(&job, "running");
+    let pid = fs::read_to_string("/run/deputy-sandbox/slurmctld.pid").unwrap();
+    root("kill", &["-STOP", pid.trim()]);
+    let output = deputyctl(PORTAL, &["job", "cancel", &job]);
+    root("kill", &["-CONT", pid.trim()]);
+    refused_with(&output, "SlurmUnavailable", "scancel");
+    ok(&deputyctl(PORTAL, &["job", "cancel", &job]));
+    wait_for(&job, "done");
+}
+
+#[test]
+fn the_owners_defaults_decide_nothing_that_policy_lists_or_bounds() {
+    let _machine = machine();
+    for command in [&["add", "qos", "better"][..], &["modify", "user", "alice", "set", "qos+=better"]] {
+        as_user("root", &[&["sacctmgr", "--immediate"], command].concat());
+    }
+    let conf = fs::read_to_string("/etc/slurm/slurm.conf").unwrap();
+    fs::write("/etc/slurm/slurm.conf", format!("{conf}CliFilterPlugins=cli_filter/user_defaults\n")).unwrap();
+    fs::create_dir_all("/home/alice/.slurm").unwrap();
+    let defaults = [
+        "partition=short",
+        "qos=better",
+        "account=lab2",
+        "nodes=2",
+        "ntasks=4",
+        "cpus-per-task=4",
+        "mem=2G",
+        "time=55",
+        "gres=gpu:2",
+        "gpus=2",
+        "gpus-per-node=2",
+        "array=1-3",
+        "constraint=nothere",
+        "dependency=singleton",
+        "reservation=nothere",
+        "requeue",
+        "export=ALL",
+        "comment=x",
+        "job-name=x",
+    ];
+    // All at once contradict each other before they are overridden.
+    let jobs = defaults.map(|default| {
+        fs::write("/home/alice/.slurm/defaults", format!("sbatch:*:{default}\n")).unwrap();
+        let begin =
+            ["run", "--app", "hpc", "--account", "alice", "--kind", "bounded", "--detach", "--executor"];
+        ok(&deputyctl(PORTAL, &[&begin[..], &["slurm", "--", "true"]].concat()))
+    });
+    for (default, job) in defaults.into_iter().zip(jobs) {
+        wait_for(&job, "done");
+        let shown = ok(&as_user("root", &["scontrol", "--oneliner", "show", "job", &number(&job)]));
+        for field in [
+            "Partition=batch",
+            "QOS=normal",
+            "Account=lab1",
+            "NumNodes=1",
+            "NumCPUs=1",
+            "NumTasks=1",
+            "MinMemoryNode=64M",
+            "TimeLimit=00:02:00",
+            "Requeue=0",
+            "Dependency=(null)",
+        ] {
+            assert!(shown.contains(&format!(" {field} ")), "{default}: no {field} in {shown}");
+        }
+        assert!(!shown.contains("ArrayJobId") && !shown.contains("gres"), "{default}: {shown}");
+        assert!(shown.contains(&format!("Comment=deputy:{job}")), "{default}: {shown}");
+    }
+    // The plugin is there: the owner's own submission has them.
+    fs::write("/home/alice/.slurm/defaults", "sbatch:*:partition=short\n").unwrap();
+    let own = ok(&as_user("alice", &["sh", "-c", "cd; sbatch --parsable --output=/dev/null --wrap=true"]));
+    assert_eq!(field(&own, "Partition"), "short");
+    fs::remove_file("/home/alice/.slurm/defaults").unwrap();
+    fs::write("/etc/slurm/slurm.conf", conf).unwrap();
 }
 
 #[test]

@@ -32,6 +32,20 @@ pub fn sbatch(job: &JobId, asked: &SlurmRequest, bounds: &JobBounds) -> Vec<Stri
     .to_vec();
     argv.push(format!("--job-name={}", job_name(job)));
     argv.push(format!("--comment=deputy:{job}"));
+    // What is not asked for is said to be nothing, where nothing has a word: the site may let people have defaults.
+    for nothing in [
+        "array",
+        "dependency",
+        "constraint",
+        "reservation",
+        "gpus",
+        "gpus-per-node",
+        "gpus-per-socket",
+        "gpus-per-task",
+    ] {
+        argv.push(format!("--{nothing}="));
+    }
+    let gres = if asked.gpus > 0 { format!("gpu:{}", asked.gpus) } else { "none".to_owned() };
     let named = [
         ("partition", asked.partition.as_ref().map(ToString::to_string)),
         ("account", asked.account.as_ref().map(ToString::to_string)),
@@ -40,7 +54,7 @@ pub fn sbatch(job: &JobId, asked: &SlurmRequest, bounds: &JobBounds) -> Vec<Stri
         ("ntasks", Some(asked.tasks.unwrap_or(1).to_string())),
         ("cpus-per-task", Some(bounds.limits.cpus.map_or(1, |cpus| cpus.0 / 1000).to_string())),
         ("mem", bounds.limits.memory.map(|memory| format!("{}K", memory.0.div_ceil(1024)))),
-        ("gres", (asked.gpus > 0).then(|| format!("gpu:{}", asked.gpus))),
+        ("gres", Some(gres)),
         ("time", bounds.time_limit_seconds.map(time)),
     ];
     argv.extend(named.into_iter().filter_map(|(name, value)| Some(format!("--{name}={}", value?))));
@@ -267,7 +281,10 @@ mod tests {
         }
         let least = sbatch(&job(), &SlurmRequest::default(), &JobBounds::default());
         assert!(least.iter().skip(1).all(|word| word.starts_with("--") && word.matches('\n').count() == 0));
-        for option in ["--partition", "--account", "--qos", "--mem", "--gres", "--time"] {
+        for option in ["--gres=none", "--array=", "--dependency=", "--constraint=", "--gpus="] {
+            assert!(least.iter().any(|word| word == option), "{option} in {least:?}");
+        }
+        for option in ["--partition", "--account", "--qos", "--mem", "--time"] {
             assert!(!least.iter().any(|word| word.starts_with(option)), "{option} in {least:?}");
         }
     }

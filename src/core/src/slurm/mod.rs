@@ -1,19 +1,21 @@
 //! Slurm as the user: what may be asked of it, how it is asked, and what its words mean.
 //!
 //! Everything here is a value made from values: the words that a request may have ([`names`]), what root's policy says
-//! about them ([`policy`]), the argument vectors and the batch script ([`command`]), and what Slurm's programs answer
-//! ([`answer`]).
+//! about them ([`policy`]), the argument vectors and the batch script ([`command`]), what Slurm's programs answer
+//! ([`answer`], [`listing`]), and what that means for a job ([`state`]).
 
 pub mod answer;
 pub mod command;
+pub mod listing;
 pub mod names;
 pub mod policy;
+pub mod state;
 
 use serde::{Deserialize, Serialize};
 
-pub use answer::{Ended, SlurmState};
 pub use names::{Partition, Qos, SlurmAccount};
 pub use policy::{Accounts, SlurmPolicy};
+pub use state::{Ended, SlurmState};
 
 /// Where a job runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -49,7 +49,7 @@ pub struct SlurmPolicy {
     pub partitions: Vec<Partition>,
     /// The accounts.
     pub accounts: Accounts,
-    /// The qualities of service that may be named. Where a job names none, it has Slurm's default.
+    /// The qualities of service; the first where a job names none. Without any, it is Slurm's to say.
     pub qos: Vec<Qos>,
     /// The most nodes; absent: one.
     pub nodes: Option<u32>,
@@ -90,7 +90,8 @@ impl SlurmPolicy {
                     .or_else(|| accounts.first().cloned())
             }
         };
-        let qos = listed("QOS", &self.qos, asked.qos.as_ref(), &format!("{rule}.slurm.qos"))?;
+        let qos = listed("QOS", &self.qos, asked.qos.as_ref(), &format!("{rule}.slurm.qos"))?
+            .or_else(|| self.qos.first().cloned());
         let at_most = |what: &str, asked: u32, most: u32| {
             if asked > most {
                 return Err(Denial::new(
@@ -220,7 +221,8 @@ mod tests {
     fn what_is_not_asked_for_is_the_first_that_is_listed() {
         let filled = kind("both").slurm.unwrap().check(&SlurmRequest::default(), "x").unwrap();
         let words = (filled.partition.unwrap(), filled.account.unwrap(), filled.qos);
-        assert_eq!((words.0.as_str(), words.1.as_str(), words.2), ("batch", "lab1", None));
+        assert_eq!((words.0.as_str(), words.1.as_str()), ("batch", "lab1"));
+        assert_eq!(words.2.unwrap().as_str(), "normal");
         assert_eq!((filled.nodes, filled.tasks, filled.gpus), (Some(1), Some(1), 0));
         let cluster = kind("cluster").slurm.unwrap();
         assert_eq!(cluster.check(&SlurmRequest::default(), "x").unwrap().account, None);

@@ -3,6 +3,7 @@
 use deputy_core::message::JobCommand;
 use deputy_core::{AccountName, Denial, JobId, OsUid};
 
+use super::executor;
 use super::live::ended;
 use super::queue::CANCELLED;
 use super::shown::{Shown, record, state_of, stored_name};
@@ -109,7 +110,7 @@ async fn command(call: Call, command: JobCommand, by: Option<String>) -> Result<
     let given_up =
         matches!(command, JobCommand::Cancel { .. }) && call.daemon.tracker.queue().give_up(&job.id);
     if !given_up {
-        live.command(command)?;
+        executor::command(&call.daemon.tracker, &live, command).await?;
     }
     let change = Change::JobCommanded { id: job.id, command: words(command) };
     // A job has to end when its owner says so, on a full disk too: that this is not recorded is an error of its own.

@@ -128,7 +128,7 @@ pub(crate) async fn follow(
     }
     let mut news = tracker.0.slurm.follow(&id);
     let mut stopping = tracker.stopping();
-    let (mut missed, mut ending) = (None, false);
+    let mut missed = None;
     loop {
         tokio::select! {
             Some(state) = news.states.recv() => {
@@ -141,27 +141,55 @@ pub(crate) async fn follow(
                     return;
                 }
                 // A cancel is done when the job has ended, and said again until then.
-                if ending && !absent {
-                    command(tracker, &id, None).await;
+                if !absent && matches!(live.state(), JobState::Ending { .. }) {
+                    say_again(tracker, &id, None).await;
                 }
             }
-            Some(wanted) = commands.recv() => match wanted {
-                JobCommand::Cancel { .. } | JobCommand::EndForConsent => {
-                    ending = true;
-                    live.become_state(JobState::Ending { cause: EndCause::Cancelled }, None);
-                    command(tracker, &id, None).await;
-                    tracker.0.slurm.news.notify_one();
+            // Said while it was being submitted: whoever said it was told that it will be done.
+            Some(wanted) = commands.recv() => {
+                if is_end(wanted) {
+                    ends(tracker, &live);
                 }
-                JobCommand::Signal { signal } => command(tracker, &id, Some(signal)).await,
+                say_again(tracker, &id, signal_of(wanted)).await;
             },
             () = told_to_stop(&mut stopping) => return,
         }
     }
 }
 
-async fn command(tracker: &Tracker, job: &JobId, signal: Option<i32>) {
+/// Has Slurm end a job that it has, or signal it. What Slurm says against that is the caller's.
+pub(super) async fn command(tracker: &Tracker, live: &Live, wanted: JobCommand) -> Result<(), Denial> {
+    say(tracker, &live.id(), signal_of(wanted)).await?;
+    if is_end(wanted) {
+        ends(tracker, live);
+    }
+    Ok(())
+}
+
+fn is_end(wanted: JobCommand) -> bool {
+    matches!(wanted, JobCommand::Cancel { .. } | JobCommand::EndForConsent)
+}
+
+fn signal_of(wanted: JobCommand) -> Option<i32> {
+    match wanted {
+        JobCommand::Signal { signal } => Some(signal),
+        JobCommand::Cancel { .. } | JobCommand::EndForConsent => None,
+    }
+}
+
+/// Takes note that a job is to end: from here on that is said each period.
+fn ends(tracker: &Tracker, live: &Live) {
+    live.become_state(JobState::Ending { cause: EndCause::Cancelled }, None);
+    tracker.0.slurm.news.notify_one();
+}
+
+async fn say(tracker: &Tracker, job: &JobId, signal: Option<i32>) -> Result<(), LauncherError> {
     let request = LauncherRequest::EndAtSlurm { job: job.clone(), signal };
-    if let Err(error) = tracker.0.launcher.ask(&request, &[], ANSWER).await {
+    tracker.0.launcher.ask(&request, &[], ANSWER).await.map(drop)
+}
+
+async fn say_again(tracker: &Tracker, job: &JobId, signal: Option<i32>) {
+    if let Err(error) = say(tracker, job, signal).await {
         tracing::warn!(job = %job, %error, "a command did not reach Slurm");
     }
 }

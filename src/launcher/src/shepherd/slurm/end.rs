@@ -2,12 +2,13 @@
 
 use deputy_core::denial::{Code, Denial};
 use deputy_core::ids::JobId;
+use deputy_core::job::JobEnd;
 use deputy_core::settings::Settings;
-use deputy_core::slurm::command;
+use deputy_core::slurm::{answer, command};
 use deputy_sys::process;
 
 use super::program::{Account, run, shown};
-use super::record;
+use super::{no_answer, record};
 use crate::shepherd::folder;
 
 /// Has Slurm end a job, or send it a signal. That it took the word is not that the job has ended: its state tells that.
@@ -20,9 +21,13 @@ pub fn end(settings: &Settings, job: &JobId, signal: Option<i32>) -> Result<(), 
     let identity = folder::identity(job).ok_or_else(Denial::not_found)?;
     let account = Account::of(&identity.os_account)?;
     let said = run(slurm, &account, &command::scancel(number, signal), None)?;
-    let words = shown(&said.error);
-    said.good("scancel")
-        .map_err(|_| Denial::new(Code::SlurmRefused, "Slurm", words).remedy("try again in a moment"))?;
+    if said.end != (JobEnd::Exited { code: 0 }) {
+        return Err(match answer::refusal(&said.error) {
+            Some(words) => Denial::new(Code::SlurmRefused, "Slurm", words)
+                .remedy("look at the job's state: it may have ended just now"),
+            None => no_answer(format!("scancel: {}", shown(&said.error))),
+        });
+    }
     tracing::info!(
         event = "job_ended_at_slurm",
         job = %job,
