@@ -279,8 +279,8 @@ mod tests {
 
     #[test]
     fn a_list_that_cannot_be_relied_on_says_nothing_and_never_gone() {
-        let (none, nine) = (Listed::<Accounted>::NoNews, accounting("9|x"));
-        assert_eq!(state("n", 1001, Listed::Absent, none), None);
+        let (silent, nine) = (Listed::<Accounted>::NoNews, accounting("9|x"));
+        assert_eq!(state("n", 1001, Listed::Absent, silent), None);
         assert_eq!(state("n", 1001, Listed::Absent, nine.about(FIVE)), None);
         assert_eq!(state("n", 1001, queue("x").about(FIVE), Listed::Absent), None);
         // The accounting alone would tell one of two codes, where the queue tells the code.
