@@ -9,7 +9,7 @@ test_arguments=$*
 # These need a Slurm, which takes some seconds to start: jobs run there, or are looked for.
 name=$(basename "$program")
 case ${name%-*} in
-    pool_return | slurm_jobs | slurm_kill) set -- --slurm "$@" ;;
+    pool_return | slurm_*) set -- --slurm "$@" ;;
 esac
 bin=${DEPUTY_BIN_DIR:-$here/../../target/debug}
 # shellcheck disable=SC2086 # the arguments of a test program are plain words

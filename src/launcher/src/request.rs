@@ -238,8 +238,8 @@ fn answer(settings: &Settings, request: LauncherRequest, peer: Peer) -> Result<L
             Ok(LauncherReply::Gpus { count: shepherd::count_gpus(&settings.executor.local.capacity) })
         }
         LauncherRequest::TellQuota(wanted) => quota::told(settings, &wanted, peer).map(LauncherReply::Quotas),
-        LauncherRequest::EndAtSlurm { job, signal } => {
-            shepherd::end_at_slurm(settings, &job, signal).map(|()| LauncherReply::Done)
+        LauncherRequest::CommandAtSlurm { job, command } => {
+            shepherd::command_at_slurm(settings, &job, command).map(|()| LauncherReply::Done)
         }
         LauncherRequest::AskSlurm { jobs } => {
             shepherd::ask_slurm(settings, &jobs).map(LauncherReply::AtSlurm)

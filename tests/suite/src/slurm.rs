@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::sync::Once;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use crate::machine::{add_service_user, install_application, wait_until};
 use crate::people::{as_user, ok};
@@ -32,12 +32,23 @@ qos = ["normal", "high"]
 nodes = 1
 tasks = 4
 gpus = 2
+constraints = ["a100", "fast"]
+array = 8
 [kinds.listed]
 commands = ["*"]
 executor = "slurm"
 [kinds.listed.slurm]
 partitions = ["short"]
 accounts = ["lab1"]
+[kinds.bounded]
+commands = ["*"]
+executor = "slurm"
+time_limit_seconds = 120
+limits = { memory = "64M", cpus = 1 }
+[kinds.bounded.slurm]
+partitions = ["batch"]
+accounts = ["lab1"]
+qos = ["normal"]
 [kinds.both]
 commands = ["*"]
 [kinds.both.slurm]
@@ -74,6 +85,17 @@ pub fn machine() {
             link("hpc", PORTAL, name, name);
         }
     });
+}
+
+/// The machine for one test at a time: some change the settings. What a failed test has left would keep the others waiting.
+pub fn exclusively() -> MutexGuard<'static, ()> {
+    static MACHINE: Mutex<()> = Mutex::new(());
+    let guard = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    machine();
+    for user in ["alice", "bob", "carol"] {
+        as_user("root", &["scancel", "--user", user]);
+    }
+    guard
 }
 
 /// Adds an account of an application and links it, on root's word.

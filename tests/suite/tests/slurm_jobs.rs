@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::os::unix::fs::PermissionsExt as _;
 
 use deputy_core::Code;
 use deputy_core::message::{LauncherReply, LauncherRequest, RunRequest, SubmitRequest};
-use deputy_core::slurm::SlurmRequest;
+use deputy_core::slurm::{SlurmCommand, SlurmRequest};
 use deputy_core::stream::{Input, Output as To, Streams};
 use deputy_suite::acting::identity;
 use deputy_suite::fake::Fake;
@@ -17,23 +17,10 @@ use deputy_suite::machine::{
 use deputy_suite::people::{as_user, ok, refused};
 use deputy_suite::requests::{app, run_as, withdrawal};
 use deputy_suite::slurm::{
-    PORTAL, field, link, machine as set_up, number, run, settings, show, submissions, submit, usual_settings,
+    PORTAL, exclusively, field, link, number, run, settings, show, submissions, submit, usual_settings,
     wait_for,
 };
 use deputy_suite::{Output, deputyctl, job_id};
-
-/// Held by each test: some change the settings.
-static MACHINE: Mutex<()> = Mutex::new(());
-
-fn machine() -> MutexGuard<'static, ()> {
-    let guard = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-    set_up();
-    // What a failed test has left would keep the others waiting.
-    for user in ["alice", "bob", "carol"] {
-        root("scancel", &["--user", user]);
-    }
-    guard
-}
 
 fn refused_with(output: &Output, code: &str, words: &str) {
     assert_eq!(refused(output), code, "{output:?}");
@@ -42,7 +29,7 @@ fn refused_with(output: &Output, code: &str, words: &str) {
 
 #[test]
 fn what_policy_does_not_list_is_refused_before_slurm_hears_of_it() {
-    let _machine = machine();
+    let _machine = exclusively();
     for (options, code, words) in [
         (["--kind", "batch"], "ExecutorNotAllowed", "executor slurm"),
         (["--partition", "long"], "ExecutorNotAllowed", "partition long"),
@@ -78,7 +65,7 @@ fn what_policy_does_not_list_is_refused_before_slurm_hears_of_it() {
 
 #[test]
 fn what_slurm_refuses_is_told_in_its_own_words() {
-    let _machine = machine();
+    let _machine = exclusively();
     refused_with(
         &run("alice", &["--partition", "nowhere"], &["true"]),
         "SlurmRefused",
@@ -119,7 +106,7 @@ fn asks(run: RunRequest, slurm: SlurmRequest) -> Option<Code> {
 
 #[test]
 fn a_daemon_that_was_taken_over_submits_nothing_that_policy_and_consent_do_not_allow() {
-    let _machine = machine();
+    let _machine = exclusively();
     let none = SlurmRequest::default;
     assert_eq!(asks(request("bob", "alice"), none()), Some(Code::NoConsent));
     assert_eq!(
@@ -153,7 +140,8 @@ fn a_daemon_that_was_taken_over_submits_nothing_that_policy_and_consent_do_not_a
     assert_eq!(asks(first, none()), Some(Code::JobExists));
     // What is not in a folder of Deputy's is not ended.
     for job in [job_id(), job_id()] {
-        let answers = Fake::daemon().ask(&LauncherRequest::EndAtSlurm { job, signal: None }, &[]);
+        let answers =
+            Fake::daemon().ask(&LauncherRequest::CommandAtSlurm { job, command: SlurmCommand::End }, &[]);
         assert!(
             matches!(&answers.replies[..], [LauncherReply::Denied(denial)] if denial.code == Code::NotFound)
         );
@@ -162,7 +150,7 @@ fn a_daemon_that_was_taken_over_submits_nothing_that_policy_and_consent_do_not_a
 
 #[test]
 fn nobody_sees_or_cancels_what_is_not_his() {
-    let _machine = machine();
+    let _machine = exclusively();
     add_service_user("otherhpc");
     let text = "service_user = \"otherhpc\"\ntrust = \"application\"\nlink = { shared = true }\n[kinds.batch]\ncommands = [\"*\"]";
     install_application("otherhpc", text);
@@ -187,7 +175,7 @@ fn nobody_sees_or_cancels_what_is_not_his() {
 
 #[test]
 fn exits_and_signals_are_exact_and_usage_is_told() {
-    let _machine = machine();
+    let _machine = exclusively();
     let jobs: Vec<(String, u64)> = [
         ("exit 0", 0),
         ("exit 7", 7),
@@ -228,7 +216,7 @@ const LOOK: &str = "id -u; id -g; id -G; umask; pwd; ulimit -a -S; ulimit -a -H;
 
 #[test]
 fn a_job_is_what_a_submission_by_its_owners_own_login_is() {
-    let _machine = machine();
+    let _machine = exclusively();
     let look = format!("cd; {{ {LOOK}; }} > /srv/slurm/NAME.new; mv /srv/slurm/NAME.new /srv/slurm/NAME");
     let own = look.replace("NAME", "own");
     fs::write("/srv/slurm/own.sh", format!("#!/bin/bash\n{own}\n")).unwrap();
@@ -264,7 +252,7 @@ const DIFFERENCES: [(&str, &str); 0] = [];
 
 #[test]
 fn variables_streams_folder_umask_and_resources_are_those_that_were_asked_for() {
-    let _machine = machine();
+    let _machine = exclusively();
     let options = [
         "--env",
         "APP_X=a 'b'\n#SBATCH --partition=short",
@@ -311,7 +299,7 @@ fn variables_streams_folder_umask_and_resources_are_those_that_were_asked_for() 
 
 #[test]
 fn nothing_in_a_field_becomes_an_option_a_directive_or_a_command() {
-    let _machine = machine();
+    let _machine = exclusively();
     let odd = [
         "",
         " ",
@@ -360,7 +348,7 @@ fn nothing_in_a_field_becomes_an_option_a_directive_or_a_command() {
 
 #[test]
 fn a_cancel_is_verified_whether_the_job_runs_or_waits() {
-    let _machine = machine();
+    let _machine = exclusively();
     let running = submit("alice", &[], &["sleep", "600"]);
     wait_for(&running, "running");
     // One that cannot run beside it.
@@ -381,13 +369,13 @@ fn a_cancel_is_verified_whether_the_job_runs_or_waits() {
     assert_eq!((&record["cause"], &record["signal"]), (&"cancelled".into(), &15.into()), "{record}");
     assert_eq!(field(&slurm, "JobState"), "CANCELLED");
     assert_eq!(refused(&deputyctl(PORTAL, &["job", "signal", &running, "TERM"])), "Conflict");
-    assert!(launcher_log().contains("job_ended_at_slurm"));
+    assert!(launcher_log().contains("job_commanded_at_slurm"));
 }
 
 /// A node that does not answer while its job is cancelled loses the script's own end.
 #[test]
 fn a_cancel_that_meets_the_launch_of_the_script_is_a_cancel() {
-    let _machine = machine();
+    let _machine = exclusively();
     let slurmd = fs::read_to_string("/run/deputy-sandbox/slurmd.pid").unwrap();
     root("kill", &["-STOP", slurmd.trim()]);
     let job = submit("alice", &[], &["sleep", "600"]);
@@ -402,7 +390,7 @@ fn a_cancel_that_meets_the_launch_of_the_script_is_a_cancel() {
 
 #[test]
 fn a_signal_reaches_the_jobs_first_process() {
-    let _machine = machine();
+    let _machine = exclusively();
     let script = "trap 'exit 42' USR1; touch /srv/slurm/trap; while :; do sleep 0.1; done";
     let job = submit("alice", &[], &["bash", "-c", script]);
     wait_until("the job listens", || fs::exists("/srv/slurm/trap").unwrap());
@@ -413,7 +401,7 @@ fn a_signal_reaches_the_jobs_first_process() {
 
 #[test]
 fn a_consent_that_is_taken_back_ends_jobs_at_slurm_too() {
-    let _machine = machine();
+    let _machine = exclusively();
     link("hpc", PORTAL, "carol", "carol");
     let job = submit("carol", &[], &["sleep", "600"]);
     wait_for(&job, "running");
@@ -426,9 +414,141 @@ fn a_consent_that_is_taken_back_ends_jobs_at_slurm_too() {
     assert_eq!(refused(&run("carol", &[], &["true"])), "NoConsent");
 }
 
+/// Slurm's programs as they are, but for one that says more, or is not there for a while.
+fn odd_programs(squeue: &str) {
+    fs::create_dir_all("/etc/slurm/odd").unwrap();
+    for (name, text) in [
+        ("sbatch", "exec /usr/bin/sbatch \"$@\""),
+        ("scancel", "exec /usr/bin/scancel \"$@\""),
+        ("sacct", "exec /usr/bin/sacct \"$@\""),
+        ("squeue", squeue),
+    ] {
+        let path = format!("/etc/slurm/odd/{name}");
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+#[test]
+fn a_line_that_cannot_be_read_takes_the_word_from_its_own_job_alone() {
+    let _machine = exclusively();
+    let (spoilt, whole) = (submit("alice", &[], &["sleep", "600"]), submit("alice", &[], &["sleep", "600"]));
+    let (spoilt_number, whole_number) = (number(&spoilt), number(&whole));
+    for job in [&spoilt, &whole] {
+        wait_for(job, "running");
+    }
+    // Of one job a line without an end, and one that is of nobody.
+    odd_programs(&format!(
+        "/usr/bin/squeue \"$@\" | sed 's/^\\({spoilt_number}|.*\\)|$/\\1/'; echo 'what is this'"
+    ));
+    settings(
+        "operator = \"slurm\"\nperiod_seconds = 1\nlost_after_seconds = 2\nprograms = \"/etc/slurm/odd\"",
+    );
+    root("scancel", &[&spoilt_number, &whole_number]);
+    wait_for(&whole, "done");
+    assert_eq!(show(&whole)["cause"], "cancelled");
+    wait_until("the launcher says so", || launcher_log().contains("slurm_strange"));
+    // It has no news, and is neither ended nor lost.
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    assert_eq!(show(&spoilt)["state"], "running");
+    usual_settings();
+    wait_for(&spoilt, "done");
+}
+
+#[test]
+fn what_slurm_says_against_a_cancel_or_a_signal_is_the_callers() {
+    let _machine = exclusively();
+    let job = submit("alice", &[], &["sleep", "600"]);
+    let slurm = number(&job);
+    wait_for(&job, "running");
+    // Nobody asks where it stands, so that Deputy does not hear of its end.
+    odd_programs("exit 1");
+    settings("operator = \"slurm\"\nperiod_seconds = 1\nprograms = \"/etc/slurm/odd\"");
+    root("scancel", &[&slurm]);
+    wait_until("Slurm has ended it", || field(&slurm, "JobState") == "CANCELLED");
+    refused_with(&deputyctl(PORTAL, &["job", "signal", &job, "USR1"]), "SlurmRefused", "Invalid job id");
+    usual_settings();
+    wait_for(&job, "done");
+    // A controller that does not answer.
+    let job = submit("alice", &[], &["sleep", "600"]);
+    wait_for(&job, "running");
+    let pid = fs::read_to_string("/run/deputy-sandbox/slurmctld.pid").unwrap();
+    root("kill", &["-STOP", pid.trim()]);
+    let output = deputyctl(PORTAL, &["job", "cancel", &job]);
+    root("kill", &["-CONT", pid.trim()]);
+    refused_with(&output, "SlurmUnavailable", "scancel");
+    ok(&deputyctl(PORTAL, &["job", "cancel", &job]));
+    wait_for(&job, "done");
+}
+
+#[test]
+fn the_owners_defaults_decide_nothing_that_policy_lists_or_bounds() {
+    let _machine = exclusively();
+    for command in [&["add", "qos", "better"][..], &["modify", "user", "alice", "set", "qos+=better"]] {
+        as_user("root", &[&["sacctmgr", "--immediate"], command].concat());
+    }
+    let conf = fs::read_to_string("/etc/slurm/slurm.conf").unwrap();
+    fs::write("/etc/slurm/slurm.conf", format!("{conf}CliFilterPlugins=cli_filter/user_defaults\n")).unwrap();
+    fs::create_dir_all("/home/alice/.slurm").unwrap();
+    let defaults = [
+        "partition=short",
+        "qos=better",
+        "account=lab2",
+        "nodes=2",
+        "ntasks=4",
+        "cpus-per-task=4",
+        "mem=2G",
+        "time=55",
+        "gres=gpu:2",
+        "gpus=2",
+        "gpus-per-node=2",
+        "array=1-3",
+        "constraint=nothere",
+        "dependency=singleton",
+        "reservation=nothere",
+        "requeue",
+        "export=ALL",
+        "comment=x",
+        "job-name=x",
+    ];
+    // All at once contradict each other before they are overridden.
+    let jobs = defaults.map(|default| {
+        fs::write("/home/alice/.slurm/defaults", format!("sbatch:*:{default}\n")).unwrap();
+        let begin =
+            ["run", "--app", "hpc", "--account", "alice", "--kind", "bounded", "--detach", "--executor"];
+        ok(&deputyctl(PORTAL, &[&begin[..], &["slurm", "--", "true"]].concat()))
+    });
+    for (default, job) in defaults.into_iter().zip(jobs) {
+        wait_for(&job, "done");
+        let shown = ok(&as_user("root", &["scontrol", "--oneliner", "show", "job", &number(&job)]));
+        for field in [
+            "Partition=batch",
+            "QOS=normal",
+            "Account=lab1",
+            "NumNodes=1",
+            "NumCPUs=1",
+            "NumTasks=1",
+            "MinMemoryNode=64M",
+            "TimeLimit=00:02:00",
+            "Requeue=0",
+            "Dependency=(null)",
+        ] {
+            assert!(shown.contains(&format!(" {field} ")), "{default}: no {field} in {shown}");
+        }
+        assert!(!shown.contains("ArrayJobId") && !shown.contains("gres"), "{default}: {shown}");
+        assert!(shown.contains(&format!("Comment=deputy:{job}")), "{default}: {shown}");
+    }
+    // The plugin is there: the owner's own submission has them.
+    fs::write("/home/alice/.slurm/defaults", "sbatch:*:partition=short\n").unwrap();
+    let own = ok(&as_user("alice", &["sh", "-c", "cd; sbatch --parsable --output=/dev/null --wrap=true"]));
+    assert_eq!(field(&own, "Partition"), "short");
+    fs::remove_file("/home/alice/.slurm/defaults").unwrap();
+    fs::write("/etc/slurm/slurm.conf", conf).unwrap();
+}
+
 #[test]
 fn without_an_operator_each_os_account_asks_for_its_own() {
-    let _machine = machine();
+    let _machine = exclusively();
     settings("period_seconds = 1");
     let (hers, his) = (submit("alice", &[], &["sh", "-c", "exit 4"]), submit("bob", &[], &["true"]));
     for (job, status) in [(&hers, 4), (&his, 0)] {
@@ -440,7 +560,7 @@ fn without_an_operator_each_os_account_asks_for_its_own() {
 
 #[test]
 fn a_job_that_slurm_no_longer_knows_is_lost_and_nothing_else() {
-    let _machine = machine();
+    let _machine = exclusively();
     settings("operator = \"slurm\"\nperiod_seconds = 1\nlost_after_seconds = 4");
     let job = submit("alice", &[], &["sleep", "600"]);
     let slurm = number(&job);
@@ -462,7 +582,7 @@ fn a_job_that_slurm_no_longer_knows_is_lost_and_nothing_else() {
 
 #[test]
 fn without_a_table_for_slurm_nothing_is_submitted() {
-    let _machine = machine();
+    let _machine = exclusively();
     settings("programs = \"/nonexistent\"");
     refused_with(&run("alice", &[], &["true"]), "SlurmUnavailable", "/nonexistent");
     let text = fs::read_to_string("/etc/deputy/deputy.toml").unwrap();

@@ -2,19 +2,20 @@
 
 use std::process::ExitCode;
 
+use deputy_core::ids::JobId;
 use deputy_core::names::AccountName;
 use zbus::Variant;
 
 use super::{Context, block_on, list, logs, pages, record_of, run};
 use crate::bus::{Bus, JOB_PREFIX};
 use crate::failure::Failure;
-use crate::options::{JobCommand, SessionCommand, signal_name};
+use crate::options::{ByOption, JobCommand, SessionCommand, signal_name};
 use crate::value::{self, Dictionary};
 
 /// The columns of the list; what only one job's record shows comes after them there.
 const JOB: [&str; 10] =
     ["id", "application", "account", "os_user", "kind", "name", "state", "status", "queued", "argv"];
-const JOB_RECORD: [&str; 35] = [
+const JOB_RECORD: [&str; 37] = [
     "id",
     "path",
     "application",
@@ -27,6 +28,8 @@ const JOB_RECORD: [&str; 35] = [
     "argv",
     "executor",
     "slurm_job",
+    "array",
+    "index",
     "state",
     "reason",
     "status",
@@ -71,11 +74,12 @@ const SESSIONS: [&str; 6] = ["account", "how", "opened", "expires", "ends", "pat
 /// `job`.
 pub fn job(context: &Context, command: JobCommand) -> Result<ExitCode, Failure> {
     match command {
-        JobCommand::List { application, account, state } => {
+        JobCommand::List { application, account, state, array } => {
             let filters = [
                 ("application", application.map(String::from)),
                 ("account", account.map(String::from)),
                 ("state", state),
+                ("array", array.map(|array| array.to_string())),
             ];
             block_on(list(context, "Jobs", &filters, &JOB))
         }
@@ -101,6 +105,8 @@ pub fn job(context: &Context, command: JobCommand) -> Result<ExitCode, Failure> 
             logs::logs(&job, if stderr { "stderr" } else { "stdout" }, follow, offset, &by)
         }
         JobCommand::Wait { job } => run::wait(&job),
+        JobCommand::Hold { job, by } => hold(context, &job, &by, "Hold", "is held"),
+        JobCommand::Release { job, by } => hold(context, &job, &by, "Release", "is released"),
         JobCommand::Signal { job, signal, by } => block_on(async {
             let path = format!("{JOB_PREFIX}{job}");
             let call = (signal, by.options());
@@ -112,6 +118,22 @@ pub fn job(context: &Context, command: JobCommand) -> Result<ExitCode, Failure> 
             Ok(ExitCode::SUCCESS)
         }),
     }
+}
+
+/// `job hold` and `job release`.
+fn hold(
+    context: &Context,
+    job: &JobId,
+    by: &ByOption,
+    method: &str,
+    done: &str,
+) -> Result<ExitCode, Failure> {
+    block_on(async {
+        let path = format!("{JOB_PREFIX}{job}");
+        let () = Bus::connect().await?.call_at(&path, "Job", method, &(by.options(),)).await?;
+        context.output.done(&format!("job {job} {done}"), &record_of([("id", job.as_str())]))?;
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
 /// `session`.

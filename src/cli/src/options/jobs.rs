@@ -23,6 +23,9 @@ pub enum JobCommand {
         /// Only those in this state: queued, starting, running, ending, done, lost, abandoned
         #[arg(long)]
         state: Option<String>,
+        /// Only those of this array
+        #[arg(long, value_name = "ID", value_parser = parse_job)]
+        array: Option<JobId>,
     },
     /// Show one job
     #[command(after_help = "Example:\n  deputyctl job show abcdefghijklmnop")]
@@ -74,6 +77,26 @@ pub enum JobCommand {
         /// The job's id, or its D-Bus path
         #[arg(value_name = "ID", value_parser = parse_job)]
         job: JobId,
+    },
+    /// Have a job that waits at Slurm wait until it is released
+    #[command(after_help = "Example:\n  deputyctl job hold abcdefghijklmnop")]
+    Hold {
+        /// The job's id, or its D-Bus path
+        #[arg(value_name = "ID", value_parser = parse_job)]
+        job: JobId,
+        /// Who acts
+        #[command(flatten)]
+        by: ByOption,
+    },
+    /// Let a job that is held at Slurm go on
+    #[command(after_help = "Example:\n  deputyctl job release abcdefghijklmnop")]
+    Release {
+        /// The job's id, or its D-Bus path
+        #[arg(value_name = "ID", value_parser = parse_job)]
+        job: JobId,
+        /// Who acts
+        #[command(flatten)]
+        by: ByOption,
     },
     /// Send a signal to a job's first process
     #[command(after_help = "Example:\n  deputyctl job signal abcdefghijklmnop USR1")]

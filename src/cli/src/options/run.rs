@@ -9,7 +9,7 @@ use deputy_core::limits::{MAX_GRACE_SECONDS, MAX_NICE};
 use deputy_core::names::{AccountName, ApplicationName, JobName, KindName, OsGroupName};
 use deputy_core::project::ProjectKey;
 use deputy_core::size::{ByteSize, MilliCpus};
-use deputy_core::slurm::{Executor, Partition, Qos, SlurmAccount};
+use deputy_core::slurm::{Dependency, Executor, Feature, Partition, Qos, SlurmAccount};
 use zbus::OwnedObjectPath;
 
 use super::jobs::parse_session;
@@ -142,6 +142,20 @@ pub struct RunOptions {
     /// At Slurm: how many tasks; --cpus is for each of them, --memory for each node
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub tasks: Option<u32>,
+    /// At Slurm: a feature that each node has to have; may be given several times
+    #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
+    pub constraint: Vec<Feature>,
+    /// At Slurm: what it waits for: after, afterok, afternotok or afterany, a colon and a job's id; may be given several
+    /// times
+    #[arg(long, value_name = "WHEN:ID", value_delimiter = ',')]
+    pub dependency: Vec<Dependency>,
+    /// At Slurm: one job for each of these indices, such as 0-9 or 1,3,5-7, which is `SLURM_ARRAY_TASK_ID` there and stands
+    /// for %a in the names of --stdin, --stdout and --stderr; prints the jobs' ids, one a line
+    #[arg(long, value_name = "INDICES", requires = "detach")]
+    pub array: Option<String>,
+    /// At Slurm: wait until it is released
+    #[arg(long)]
+    pub hold: bool,
     /// The program (an absolute path, or a plain name that is looked up as the OS account) and its arguments; with
     /// --script only the arguments
     #[arg(value_name = "CMD", required_unless_present = "script", trailing_var_arg = true)]

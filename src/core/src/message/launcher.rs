@@ -14,7 +14,7 @@ use crate::project::ProjectKey;
 use crate::project_group::{GroupMember, GroupRecord};
 use crate::queue::GpuIndex;
 use crate::quota::QuotaUsage;
-use crate::slurm::{SlurmJobId, SlurmRequest, SlurmState};
+use crate::slurm::{SlurmCommand, SlurmJobId, SlurmRequest, SlurmState};
 use crate::stream::{CapturedStream, Streams};
 
 use super::files::FilesRequest;
@@ -300,12 +300,12 @@ pub enum LauncherRequest {
     },
     /// Submit a job to Slurm, as the OS account. Answered by [`LauncherReply::Submitted`].
     Submit(SubmitRequest),
-    /// End jobs at Slurm, or signal them, as the OS account. Answered by [`LauncherReply::Done`] when Slurm took it.
-    EndAtSlurm {
+    /// Say a word about a job to Slurm, as the OS account. Answered by [`LauncherReply::Done`] when Slurm took it.
+    CommandAtSlurm {
         /// The job.
         job: JobId,
-        /// The signal; none ends it.
-        signal: Option<i32>,
+        /// The word.
+        command: SlurmCommand,
     },
     /// Where jobs at Slurm stand. Answered by [`LauncherReply::AtSlurm`], without those that are not at Slurm.
     AskSlurm {

@@ -4,7 +4,7 @@
 //! and its arguments, paths, variables) is there between single quotes, behind the first command: `sbatch` looks for
 //! `#SBATCH` only before that.
 
-use super::{SlurmJobId, SlurmRequest};
+use super::{ArrayPart, SlurmCommand, SlurmJobId, SlurmRequest, When};
 use crate::ids::{JobId, OsUid};
 use crate::limits::JobBounds;
 use crate::stream::{Input, Output, Streams};
@@ -14,8 +14,13 @@ pub fn job_name(job: &JobId) -> String {
     format!("deputy-{job}")
 }
 
-/// What is asked of `sbatch`, with everything filled in that policy fills in.
-pub fn sbatch(job: &JobId, asked: &SlurmRequest, bounds: &JobBounds) -> Vec<String> {
+/// What is asked of `sbatch`, with everything filled in that policy fills in, and for what jobs of Slurm's it waits.
+pub fn sbatch(
+    job: &JobId,
+    asked: &SlurmRequest,
+    bounds: &JobBounds,
+    after: &[(When, SlurmJobId)],
+) -> Vec<String> {
     let mut argv: Vec<String> = [
         "sbatch",
         "--parsable",
@@ -32,7 +37,23 @@ pub fn sbatch(job: &JobId, asked: &SlurmRequest, bounds: &JobBounds) -> Vec<Stri
     .to_vec();
     argv.push(format!("--job-name={}", job_name(job)));
     argv.push(format!("--comment=deputy:{job}"));
+    // What is not asked for is said to be nothing, where nothing has a word: the site may let people have defaults.
+    for nothing in ["array", "reservation", "gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task"] {
+        argv.push(format!("--{nothing}="));
+    }
+    let after: Vec<String> = after.iter().map(|(when, job)| format!("{}:{job}", when.as_str())).collect();
+    if !after.is_empty() {
+        // A job that waits for what cannot come any more is given up, and that is told.
+        argv.push("--kill-on-invalid-dep=yes".to_owned());
+    }
+    if asked.hold {
+        argv.push("--hold".to_owned());
+    }
+    let features: Vec<&str> = asked.features.iter().map(super::Feature::as_str).collect();
+    let gres = if asked.gpus > 0 { format!("gpu:{}", asked.gpus) } else { "none".to_owned() };
     let named = [
+        ("dependency", Some(after.join(","))),
+        ("constraint", Some(features.join("&"))),
         ("partition", asked.partition.as_ref().map(ToString::to_string)),
         ("account", asked.account.as_ref().map(ToString::to_string)),
         ("qos", asked.qos.as_ref().map(ToString::to_string)),
@@ -40,7 +61,7 @@ pub fn sbatch(job: &JobId, asked: &SlurmRequest, bounds: &JobBounds) -> Vec<Stri
         ("ntasks", Some(asked.tasks.unwrap_or(1).to_string())),
         ("cpus-per-task", Some(bounds.limits.cpus.map_or(1, |cpus| cpus.0 / 1000).to_string())),
         ("mem", bounds.limits.memory.map(|memory| format!("{}K", memory.0.div_ceil(1024)))),
-        ("gres", (asked.gpus > 0).then(|| format!("gpu:{}", asked.gpus))),
+        ("gres", Some(gres)),
         ("time", bounds.time_limit_seconds.map(time)),
     ];
     argv.extend(named.into_iter().filter_map(|(name, value)| Some(format!("--{name}={}", value?))));
@@ -65,6 +86,8 @@ pub struct Script<'a> {
     pub umask: u32,
     /// Standard input, output and error: files.
     pub streams: &'a Streams,
+    /// Which part of an array it is.
+    pub array: Option<&'a ArrayPart>,
 }
 
 /// The batch script. None if something in it cannot be there: a NUL, a variable without a shell's name, a stream that is
@@ -74,6 +97,14 @@ pub fn script(script: &Script<'_>) -> Option<Vec<u8>> {
     // the job's own variables from its steps.
     let mut text = b"#!/bin/sh\n:\nunset SLURM_EXPORT_ENV SLURM_GET_USER_ENV\n".to_vec();
     text.extend_from_slice(format!("umask {:04o}\n", script.umask & 0o777).as_bytes());
+    if let Some(ArrayPart { array, index, count, min, max }) = script.array {
+        // What a part of an array of Slurm's own would have, but for its number there.
+        let variables = format!(
+            "export DEPUTY_ARRAY={array} SLURM_ARRAY_TASK_ID={index} SLURM_ARRAY_TASK_COUNT={count} \
+             SLURM_ARRAY_TASK_MIN={min} SLURM_ARRAY_TASK_MAX={max}\n"
+        );
+        text.extend_from_slice(variables.as_bytes());
+    }
     for variable in script.environment {
         let at = variable.iter().position(|&byte| byte == b'=')?;
         let (name, value) = (&variable[..at], &variable[at + 1..]);
@@ -198,12 +229,16 @@ pub fn find_in_accounting(job: &JobId) -> Vec<String> {
     ])
 }
 
-/// `scancel`, which ends a job, or sends a signal to its first process.
-pub fn scancel(job: SlurmJobId, signal: Option<i32>) -> Vec<String> {
-    let (signal, number) = (signal.map(|signal| format!("--signal={signal}")), job.to_string());
-    match &signal {
-        None => words(&["scancel", &number]),
-        Some(signal) => words(&["scancel", "--batch", signal, &number]),
+/// A word about a job: `scancel` ends it, or sends a signal to its first process; `scontrol` has it wait or go on.
+pub fn about(job: SlurmJobId, wanted: SlurmCommand) -> Vec<String> {
+    let number = job.to_string();
+    match wanted {
+        SlurmCommand::End => words(&["scancel", &number]),
+        SlurmCommand::Signal(signal) => {
+            words(&["scancel", "--batch", &format!("--signal={signal}"), &number])
+        }
+        SlurmCommand::Hold => words(&["scontrol", "hold", &number]),
+        SlurmCommand::Release => words(&["scontrol", "release", &number]),
     }
 }
 
@@ -247,8 +282,12 @@ mod tests {
             nodes: Some(2),
             tasks: Some(8),
             gpus: 3,
+            features: ["a100", "fast"].map(|name| name.parse().unwrap()).to_vec(),
+            hold: true,
+            ..SlurmRequest::default()
         };
-        let argv = sbatch(&job(), &asked, &bounds);
+        let after = [(When::AfterOk, SlurmJobId(5)), (When::After, SlurmJobId(6))];
+        let argv = sbatch(&job(), &asked, &bounds, &after);
         for option in [
             "--partition=gpu",
             "--account=lab1",
@@ -258,6 +297,10 @@ mod tests {
             "--cpus-per-task=3",
             "--mem=2K",
             "--gres=gpu:3",
+            "--constraint=a100&fast",
+            "--dependency=afterok:5,after:6",
+            "--kill-on-invalid-dep=yes",
+            "--hold",
             "--time=100:01:01",
             "--export=NONE",
             "--propagate=NONE",
@@ -265,9 +308,12 @@ mod tests {
         ] {
             assert!(argv.iter().any(|word| word == option), "{option} in {argv:?}");
         }
-        let least = sbatch(&job(), &SlurmRequest::default(), &JobBounds::default());
+        let least = sbatch(&job(), &SlurmRequest::default(), &JobBounds::default(), &[]);
         assert!(least.iter().skip(1).all(|word| word.starts_with("--") && word.matches('\n').count() == 0));
-        for option in ["--partition", "--account", "--qos", "--mem", "--gres", "--time"] {
+        for option in ["--gres=none", "--array=", "--dependency=", "--constraint=", "--gpus="] {
+            assert!(least.iter().any(|word| word == option), "{option} in {least:?}");
+        }
+        for option in ["--partition", "--account", "--qos", "--mem", "--time"] {
             assert!(!least.iter().any(|word| word.starts_with(option)), "{option} in {least:?}");
         }
     }
@@ -276,7 +322,14 @@ mod tests {
     fn what_cannot_be_in_a_script_is_refused() {
         let good = [b"/bin/true".to_vec()];
         let streams = null();
-        let least = Script { argv: &good, environment: &[], directory: None, umask: 0o22, streams: &streams };
+        let least = Script {
+            argv: &good,
+            environment: &[],
+            directory: None,
+            umask: 0o22,
+            streams: &streams,
+            array: None,
+        };
         assert!(script(&least).is_some());
         for argv in [
             &[][..],
@@ -342,6 +395,7 @@ mod tests {
             directory: Some(directory.as_os_str().as_bytes()),
             umask: 0o027,
             streams: &streams,
+            array: None,
         })
         .unwrap();
         assert!(!made.windows(2).any(|pair| pair == b"\r\n"));
@@ -365,6 +419,7 @@ mod tests {
             output: Output::File { path: out.as_os_str().as_bytes().to_vec(), append: true },
             ..null()
         };
+        let part = ArrayPart { array: job(), index: 3, count: 2, min: 1, max: 3 };
         let argv = ["/bin/sh", "-c", "umask; /usr/bin/env -0"].map(|word| word.as_bytes().to_vec());
         let made = script(&Script {
             argv: &argv,
@@ -372,6 +427,7 @@ mod tests {
             directory: Some(b"/"),
             umask: 0o7027,
             streams: &streams,
+            array: Some(&part),
         });
         let made = made.unwrap();
         let mut shell = Command::new("/bin/sh");
@@ -382,12 +438,17 @@ mod tests {
         let rest = written.strip_prefix(b"0027\n").expect("the umask");
         let found: Vec<&[u8]> = rest.split(|&byte| byte == 0).collect();
         assert!(environment.iter().all(|variable| found.contains(&variable.as_slice())));
-        assert!(!found.iter().any(|variable| variable.starts_with(b"SLURM_")));
+        let slurm = found.iter().filter(|variable| variable.starts_with(b"SLURM_"));
+        assert_eq!(slurm.count(), 4);
+        assert!(found.contains(&&b"SLURM_ARRAY_TASK_ID=3"[..]), "{found:?}");
     }
 
     #[test]
-    fn only_numbers_are_cancelled() {
-        assert_eq!(scancel(SlurmJobId(7), None), ["scancel", "7"]);
-        assert_eq!(scancel(SlurmJobId(7), Some(10)), ["scancel", "--batch", "--signal=10", "7"]);
+    fn words_are_about_numbers_alone() {
+        let about = |wanted| about(SlurmJobId(7), wanted);
+        assert_eq!(about(SlurmCommand::End), ["scancel", "7"]);
+        assert_eq!(about(SlurmCommand::Signal(10)), ["scancel", "--batch", "--signal=10", "7"]);
+        assert_eq!(about(SlurmCommand::Hold), ["scontrol", "hold", "7"]);
+        assert_eq!(about(SlurmCommand::Release), ["scontrol", "release", "7"]);
     }
 }

@@ -1,19 +1,25 @@
 //! Slurm as the user: what may be asked of it, how it is asked, and what its words mean.
 //!
-//! Everything here is a value made from values: the words that a request may have ([`names`]), what root's policy says
-//! about them ([`policy`]), the argument vectors and the batch script ([`command`]), and what Slurm's programs answer
-//! ([`answer`]).
+//! Everything here is a value made from values: the words that a request may have ([`names`], [`dependency`], [`array`]), what root's policy says
+//! about them ([`policy`]), the argument vectors and the batch script ([`command`]), what Slurm's programs answer
+//! ([`answer`], [`listing`]), and what that means for a job ([`state`]).
 
 pub mod answer;
+pub mod array;
 pub mod command;
+pub mod dependency;
+pub mod listing;
 pub mod names;
 pub mod policy;
+pub mod state;
 
 use serde::{Deserialize, Serialize};
 
-pub use answer::{Ended, SlurmState};
-pub use names::{Partition, Qos, SlurmAccount};
+pub use array::ArrayPart;
+pub use dependency::{Dependency, When};
+pub use names::{Feature, Partition, Qos, SlurmAccount};
 pub use policy::{Accounts, SlurmPolicy};
+pub use state::{Ended, SlurmState};
 
 /// Where a job runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -64,6 +70,27 @@ pub struct SlurmRequest {
     pub tasks: Option<u32>,
     /// How many GPUs on each node.
     pub gpus: u16,
+    /// What each node has to have, all of it.
+    pub features: Vec<Feature>,
+    /// For what it waits.
+    pub dependencies: Vec<Dependency>,
+    /// Whether it waits until it is released.
+    pub hold: bool,
+    /// Which part of an array it is.
+    pub array: Option<ArrayPart>,
+}
+
+/// A word about a job that Slurm has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SlurmCommand {
+    /// End it.
+    End,
+    /// Send this signal to its first process.
+    Signal(i32),
+    /// Do not begin it until it is released.
+    Hold,
+    /// It may begin.
+    Release,
 }
 
 impl SlurmRequest {
@@ -74,6 +101,9 @@ impl SlurmRequest {
             || self.qos.is_some()
             || self.nodes.is_some()
             || self.tasks.is_some()
+            || !self.features.is_empty()
+            || !self.dependencies.is_empty()
+            || self.hold
     }
 }
 

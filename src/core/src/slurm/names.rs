@@ -75,6 +75,10 @@ slurm_name!(
     /// A quality of service.
     Qos
 );
+slurm_name!(
+    /// What the cluster's administrator says that a node has.
+    Feature
+);
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Executor, Partition, Qos, SlurmAccount, SlurmRequest};
+use super::{Executor, Feature, Partition, Qos, SlurmAccount, SlurmRequest};
 use crate::denial::{Code, Denial};
 use crate::kind::Kind;
 use crate::limits::JobBounds;
@@ -49,7 +49,7 @@ pub struct SlurmPolicy {
     pub partitions: Vec<Partition>,
     /// The accounts.
     pub accounts: Accounts,
-    /// The qualities of service that may be named. Where a job names none, it has Slurm's default.
+    /// The qualities of service; the first where a job names none. Without any, it is Slurm's to say.
     pub qos: Vec<Qos>,
     /// The most nodes; absent: one.
     pub nodes: Option<u32>,
@@ -57,6 +57,10 @@ pub struct SlurmPolicy {
     pub tasks: Option<u32>,
     /// The most GPUs on each node.
     pub gpus: u16,
+    /// The features of nodes that may be asked for.
+    pub constraints: Vec<Feature>,
+    /// The most jobs of an array; absent: no arrays.
+    pub array: u32,
 }
 
 impl SlurmPolicy {
@@ -90,7 +94,8 @@ impl SlurmPolicy {
                     .or_else(|| accounts.first().cloned())
             }
         };
-        let qos = listed("QOS", &self.qos, asked.qos.as_ref(), &format!("{rule}.slurm.qos"))?;
+        let qos = listed("QOS", &self.qos, asked.qos.as_ref(), &format!("{rule}.slurm.qos"))?
+            .or_else(|| self.qos.first().cloned());
         let at_most = |what: &str, asked: u32, most: u32| {
             if asked > most {
                 return Err(Denial::new(
@@ -108,7 +113,12 @@ impl SlurmPolicy {
         if nodes == 0 || tasks == 0 {
             return Err(Denial::invalid("nodes and tasks are at least 1"));
         }
-        Ok(SlurmRequest { partition, account, qos, nodes: Some(nodes), tasks: Some(tasks), gpus: asked.gpus })
+        for feature in &asked.features {
+            listed("feature", &self.constraints, Some(feature), &format!("{rule}.slurm.constraints"))?;
+        }
+        at_most("array", asked.array.as_ref().map_or(0, |part| part.count), self.array)?;
+        let (nodes, tasks) = (Some(nodes), Some(tasks));
+        Ok(SlurmRequest { partition, account, qos, nodes, tasks, ..asked.clone() })
     }
 }
 
@@ -167,7 +177,9 @@ pub fn check_bounds(bounds: &JobBounds) -> Result<(), Denial> {
 mod tests {
     use super::*;
     use crate::application::Application;
+    use crate::ids::JobId;
     use crate::size::{ByteSize, MilliCpus};
+    use crate::slurm::array::{ArrayPart, Indices};
 
     const FILE: &str = r#"
         service_user = "portal"
@@ -180,6 +192,8 @@ mod tests {
         accounts = ["lab1", "lab2"]
         qos = ["normal"]
         tasks = 4
+        constraints = ["a100"]
+        array = 3
         [kinds.cluster]
         commands = ["*"]
         executor = "slurm"
@@ -190,6 +204,15 @@ mod tests {
 
     fn kind(name: &str) -> Kind {
         Application::parse(FILE).unwrap().kinds[&name.parse().unwrap()].clone()
+    }
+
+    fn features(names: &[&str]) -> Vec<Feature> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    fn array(indices: &str) -> Option<ArrayPart> {
+        let first = JobId::from_random([1; JobId::BYTES]);
+        indices.parse::<Indices>().unwrap().parts(&first).pop()
     }
 
     fn refused(kind: &Kind, asked: &SlurmRequest) -> (Code, String) {
@@ -209,21 +232,30 @@ mod tests {
             (SlurmRequest { nodes: Some(2), ..none() }, Code::LimitNotAllowed, "nodes"),
             (SlurmRequest { tasks: Some(5), ..none() }, Code::LimitNotAllowed, "tasks"),
             (SlurmRequest { gpus: 1, ..none() }, Code::LimitNotAllowed, "gpus"),
+            (SlurmRequest { features: features(&["a100", "h100"]), ..none() }, not, "constraints"),
+            (SlurmRequest { array: array("0-3"), ..none() }, Code::LimitNotAllowed, "array"),
         ] {
             assert_eq!(refused(&both, &asked), (code, format!("kinds.x.slurm.{key}")), "{asked:?}");
         }
+        assert_eq!(refused(&cluster, &SlurmRequest { array: array("0"), ..none() }).0, Code::LimitNotAllowed);
+        assert_eq!(refused(&cluster, &SlurmRequest { features: features(&["a100"]), ..none() }).0, not);
         assert_eq!(refused(&cluster, &SlurmRequest { qos: "normal".parse().ok(), ..none() }).0, not);
         assert!(both.slurm.unwrap().check(&SlurmRequest { nodes: Some(0), ..none() }, "x").is_err());
     }
 
     #[test]
     fn what_is_not_asked_for_is_the_first_that_is_listed() {
+        let none = SlurmRequest::default;
         let filled = kind("both").slurm.unwrap().check(&SlurmRequest::default(), "x").unwrap();
         let words = (filled.partition.unwrap(), filled.account.unwrap(), filled.qos);
-        assert_eq!((words.0.as_str(), words.1.as_str(), words.2), ("batch", "lab1", None));
+        assert_eq!((words.0.as_str(), words.1.as_str()), ("batch", "lab1"));
+        assert_eq!(words.2.unwrap().as_str(), "normal");
         assert_eq!((filled.nodes, filled.tasks, filled.gpus), (Some(1), Some(1), 0));
         let cluster = kind("cluster").slurm.unwrap();
         assert_eq!(cluster.check(&SlurmRequest::default(), "x").unwrap().account, None);
+        let whole = SlurmRequest { features: features(&["a100"]), array: array("0-2"), hold: true, ..none() };
+        let filled = kind("both").slurm.unwrap().check(&whole, "x").unwrap();
+        assert_eq!((filled.features, filled.array, filled.hold), (whole.features, whole.array, true));
         let own = SlurmRequest { account: "any".parse().ok(), ..SlurmRequest::default() };
         assert_eq!(cluster.check(&own, "x").unwrap().account, own.account);
     }

@@ -437,7 +437,9 @@ methods! {
     /// below what policy allows; gpus (u, how many);
     ///
     /// executor (s: local or slurm; where it is absent, the kind's), and for Slurm partition, slurm_account and qos (s),
-    /// nodes and tasks (u); cpus is then for each task, memory and gpus for each node, and nothing comes by descriptor or
+    /// nodes and tasks (u), constraint (s: features that each node has to have, with commas between), dependency (s: after,
+    /// afterok, afternotok or afterany, a colon and the id of a job of the same account at Slurm; several with commas, of
+    /// which each has to hold) and hold (b: it waits for Job.Release); cpus is then for each task, memory and gpus for each node, and nothing comes by descriptor or
     /// is captured;
     ///
     /// watch (h: a pipe's writing end, or a socket: it gets the lines of Job.Watch, and is closed after the last);
@@ -450,8 +452,15 @@ methods! {
     /// shell would give (127 not found, 126 otherwise).
     Jobs.Run(subject, argv, options) -> (job)
         by Application, asks PolkitQuestion::Run, Action::Run => jobs::run::run;
+    /// Runs a command at Slurm once for each of several indices (numbers and ranges with commas between: 0-9, 1,3,5-7,
+    /// 0-100:10), as many as policy allows. Each is a job of its own. Options as for Jobs.Run, without descriptors; in the
+    /// names of stdin, stdout and stderr %a is the index, which the job has as SLURM_ARRAY_TASK_ID, too. It answers when all of
+    /// them are recorded, with the array's id and the jobs in the order of indices; whether Slurm takes each of them, its
+    /// state tells.
+    Jobs.RunArray(subject, argv, indices, options) -> (array, jobs)
+        by Application, asks PolkitQuestion::Run, Action::Run => jobs::run::run_array;
     /// The jobs, newest first: of the application, or those that ran as the caller's own OS account. Options:
-    /// application (s), by (s), account (s), state (s), kind (s), cursor (s), limit (u).
+    /// application (s), by (s), account (s), state (s), kind (s), array (s), cursor (s), limit (u).
     Jobs.List(options) -> (jobs, next) by OwnerOrApplicationOrAdministrator(View),
         needs Needs::ReadOrOwn(Permission::ViewJobs) => jobs::calls::list;
     /// Has the signal StateChanged sent to this connection, until it leaves the bus: of all jobs of the application, or of
@@ -463,7 +472,7 @@ methods! {
     /// The job: id, path, application, account, os_user, uid, gid, kind, name, argv, state (queued, starting, running,
     /// ending, done, lost, abandoned) with the time of each and, when it is done, how it ended (cause, where it did not
     /// by itself), what it used, by what its limits were held (limits_by), and how much it wrote to captured streams; executor, and of
-    /// one at Slurm slurm_job (u, the number there) and, while it waits, Slurm's reason.
+    /// one at Slurm slurm_job (u, the number there), while it waits Slurm's reason, and of one of an array array (s) and index (u).
     Job.Get() -> (job) by OwnerOrApplicationOrAdministrator(View) => jobs::calls::get;
     /// A pipe with one line of JSON for each state of the job, beginning with the present one; end of file follows
     /// the last. A reader that does not read loses lines, never the end of file.
@@ -476,6 +485,12 @@ methods! {
     /// Ends the job: TERM to all its processes, and KILL after the grace. Options: by (s), grace_ms (u, default 10000).
     Job.Cancel(options) -> () by OwnerOrApplicationOrAdministrator(ManageJobs),
         needs Needs::ReadOrOwn(Permission::ManageJobs) => jobs::calls::cancel;
+    /// Has a job that waits at Slurm wait until it is released. Options: by (s).
+    Job.Hold(options) -> () by OwnerOrApplicationOrAdministrator(ManageJobs),
+        needs Needs::ReadOrOwn(Permission::ManageJobs) => jobs::calls::hold;
+    /// Lets it go on. Options: by (s).
+    Job.Release(options) -> () by OwnerOrApplicationOrAdministrator(ManageJobs),
+        needs Needs::ReadOrOwn(Permission::ManageJobs) => jobs::calls::release;
     /// Sends a signal to the job's first process. Options: by (s).
     Job.Signal(signal, options) -> () by OwnerOrApplicationOrAdministrator(ManageJobs),
         needs Needs::ReadOrOwn(Permission::ManageJobs) => jobs::calls::signal;

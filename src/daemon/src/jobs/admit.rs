@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::executor;
 use super::live::Live;
+use super::queue::CANCELLED;
 use super::stdio::Descriptors;
 use super::track::Tracker;
 use crate::launcher::{Channel, LauncherError};
@@ -89,10 +90,16 @@ impl Tracker {
         self.start(waiting, opened, gpus).await
     }
 
-    /// Admits a job for which nobody waits.
-    pub(super) fn admit_again(&self, waiting: Waiting) {
+    /// Admits a job for which nobody waits. Of those for Slurm there may be many, so each waits for its turn.
+    pub(super) fn admit_again(&self, mut waiting: Waiting) {
         let tracker = self.clone();
         tokio::spawn(async move {
+            let at_slurm = waiting.live.job().spec.executor == Executor::Slurm;
+            let _turn = if at_slurm { tracker.0.submitting.acquire().await.ok() } else { None };
+            if at_slurm && waiting.cancelled() {
+                let state = JobState::Abandoned { cause: CANCELLED.to_owned() };
+                return tracker.end(&waiting.live, state, None).await;
+            }
             // A refusal is in the ledger: nobody else hears it.
             if let Err(denial) = tracker.admit(waiting, None).await {
                 tracing::info!(code = %denial.code, "a job that waited was refused");

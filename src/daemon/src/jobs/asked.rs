@@ -6,7 +6,8 @@ use deputy_core::application::DEFAULT_KIND;
 use deputy_core::limits::{JobBounds, MAX_GRACE_SECONDS, MAX_NICE, ResourceLimits};
 use deputy_core::project::ProjectKey;
 use deputy_core::size::{ByteSize, MilliCpus};
-use deputy_core::slurm::{Executor, SlurmRequest};
+use deputy_core::slurm::dependency::Dependencies;
+use deputy_core::slurm::{Executor, Feature, SlurmRequest};
 use deputy_core::stream::{Input, Output, Streams};
 use deputy_core::{Denial, KindName};
 
@@ -20,6 +21,9 @@ const MAX_WORDS: usize = 1 << 20;
 
 /// The longest path that the kernel takes.
 const MAX_PATH: usize = 4095;
+
+/// The most features that one job asks for.
+const MAX_FEATURES: usize = 16;
 
 /// What is asked for.
 #[derive(Debug)]
@@ -195,8 +199,22 @@ fn slurm(options: &mut Options) -> Result<SlurmRequest, Denial> {
         qos: options.name("qos")?,
         nodes: positive("nodes", options.number("nodes")?)?,
         tasks: positive("tasks", options.number("tasks")?)?,
-        gpus: 0,
+        features: features(options)?,
+        dependencies: options.name::<Dependencies>("dependency")?.unwrap_or_default().0,
+        hold: options.flag("hold")?,
+        ..SlurmRequest::default()
     })
+}
+
+/// What each node has to have.
+fn features(options: &mut Options) -> Result<Vec<Feature>, Denial> {
+    let text = options.text("constraint")?;
+    let all = text.as_deref().map(|text| text.split(',').map(|name| parse("constraint", name)).collect());
+    let all: Vec<Feature> = all.transpose()?.unwrap_or_default();
+    if all.len() > MAX_FEATURES {
+        return Err(Denial::invalid(format!("the option constraint has at most {MAX_FEATURES} features")));
+    }
+    Ok(all)
 }
 
 /// A small number.

@@ -1,8 +1,10 @@
 //! `Jobs.List` and the methods of a job.
 
 use deputy_core::message::JobCommand;
-use deputy_core::{AccountName, Denial, JobId, OsUid};
+use deputy_core::slurm::Executor;
+use deputy_core::{AccountName, Code, Denial, JobId, OsUid};
 
+use super::executor;
 use super::live::ended;
 use super::queue::CANCELLED;
 use super::shown::{Shown, record, state_of, stored_name};
@@ -91,6 +93,38 @@ pub async fn signal(call: Call, (signal, mut options): (i32, Options)) -> Result
     command(call, JobCommand::Signal { signal }, by).await
 }
 
+/// `Job.Hold`.
+pub async fn hold(call: Call, (options,): (Options,)) -> Result<Granted<()>, Denial> {
+    wait_or_go_on(call, options, true).await
+}
+
+/// `Job.Release`.
+pub async fn release(call: Call, (options,): (Options,)) -> Result<Granted<()>, Denial> {
+    wait_or_go_on(call, options, false).await
+}
+
+async fn wait_or_go_on(call: Call, mut options: Options, held: bool) -> Result<Granted<()>, Denial> {
+    let by = options.by()?;
+    options.finish()?;
+    let (mut grant, job) = of_call(&call).await?;
+    let about = About::application(Some(job.application.clone())).account(&job.account);
+    call.act(&mut grant, about.os_user(Some(&job.os.name)).by(by))?;
+    let actor = grant.actor()?;
+    if job.spec.executor != Executor::Slurm {
+        return Err(Denial::invalid("only a job at Slurm is held and released"));
+    }
+    let live = call.daemon.tracker.get(&job.id).filter(|live| live.state().is_open()).ok_or_else(ended)?;
+    if live.state().has_started() || live.job().slurm_job.is_none() {
+        return Err(Denial::new(Code::Conflict, "job", "the job does not wait at Slurm").remedy(
+            "look at its state: one that runs is not held, and one that is on its way there soon can be",
+        ));
+    }
+    executor::hold(&call.daemon.tracker, &live, held).await?;
+    let command = if held { "hold" } else { "release" }.to_owned();
+    call.daemon.store.commit(Change::JobCommanded { id: job.id, command }, actor).await?;
+    Ok(grant.answer(()))
+}
+
 async fn command(call: Call, command: JobCommand, by: Option<String>) -> Result<Granted<()>, Denial> {
     let (mut grant, job) = of_call(&call).await?;
     let about = About::application(Some(job.application.clone())).account(&job.account);
@@ -109,7 +143,7 @@ async fn command(call: Call, command: JobCommand, by: Option<String>) -> Result<
     let given_up =
         matches!(command, JobCommand::Cancel { .. }) && call.daemon.tracker.queue().give_up(&job.id);
     if !given_up {
-        live.command(command)?;
+        executor::command(&call.daemon.tracker, &live, command).await?;
     }
     let change = Change::JobCommanded { id: job.id, command: words(command) };
     // A job has to end when its owner says so, on a full disk too: that this is not recorded is an error of its own.
@@ -149,6 +183,7 @@ pub async fn list(call: Call, (mut options,): (Options,)) -> Result<Granted<(Vec
     let account: Option<AccountName> = options.name("account")?;
     let state = options.text("state")?;
     let kind = options.name("kind")?;
+    let array: Option<JobId> = options.name("array")?;
     let by = options.by()?;
     let request = page(options.page()?);
     options.finish()?;
@@ -174,7 +209,10 @@ pub async fn list(call: Call, (mut options,): (Options,)) -> Result<Granted<(Vec
         Some(scope) => call.daemon.store.jobs(&scope, &filter, &request)?,
         None => Page { items: Vec::new(), next: None },
     };
-    let wanted = |job: &Job| account.as_ref().is_none_or(|account| job.account == *account);
+    let of_array = |job: &Job| job.spec.slurm.array.as_ref().map(|part| &part.array) == array.as_ref();
+    let wanted = |job: &Job| {
+        account.as_ref().is_none_or(|account| job.account == *account) && (array.is_none() || of_array(job))
+    };
     let jobs = found.items.into_iter().map(|job| now(&call.daemon, job));
     let records = jobs
         .filter(wanted)

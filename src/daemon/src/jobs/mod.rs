@@ -3,7 +3,8 @@
 pub mod admit;
 pub mod asked;
 pub mod calls;
-pub mod executor;
+pub mod dependencies;
+mod executor;
 mod forget;
 pub mod live;
 pub mod output;

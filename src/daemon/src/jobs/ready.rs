@@ -12,7 +12,7 @@ use deputy_core::slurm::Executor;
 use deputy_core::slurm::policy::check_executor;
 use deputy_core::{AccountName, Code, Denial, KindName, Permission};
 
-use super::executor;
+use super::{dependencies, executor};
 use crate::acting;
 use crate::daemon::Daemon;
 use crate::directory::Registered;
@@ -38,7 +38,7 @@ pub struct Wanted<'a> {
 }
 
 /// A job that the launcher can be asked for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Ready {
     /// As which OS account.
     pub os: OsIdentity,
@@ -62,10 +62,15 @@ pub async fn ready(daemon: &Daemon, registered: &Registered, wanted: &Wanted<'_>
     let rule = format!("applications.d/{}.toml: kinds.{}", registered.name, wanted.kind);
     let executor = check_executor(kind, wanted.executor, &rule)?;
     match (executor, wanted.spec) {
-        (Executor::Slurm, Some(spec)) => executor::check(daemon, kind, &rule, spec)?,
+        (Executor::Slurm, Some(spec)) => {
+            executor::check(daemon, kind, &rule, spec)?;
+            let waits_for = &spec.slurm.dependencies;
+            dependencies::left(&daemon.tracker, &registered.name, wanted.account, waits_for)?;
+        }
         (Executor::Local, Some(spec)) if spec.slurm.names_slurm() => {
             return Err(Denial::invalid(
-                "partition, slurm_account, qos, nodes and tasks are for jobs at Slurm, and this one runs here",
+                "partition, slurm_account, qos, nodes, tasks, constraint, dependency and hold are for jobs at Slurm, and \
+                 this one runs here",
             ));
         }
         _ => {}

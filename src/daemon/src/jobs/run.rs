@@ -3,13 +3,17 @@
 //! The way of an ordinary job: the caller's uid and the application from memory, the link from the view, one commit of
 //! the job's id, one request to the launcher. Nothing else waits.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use deputy_core::application::Trust;
 use deputy_core::message::JobCommand;
 use deputy_core::project::ProjectKey;
 use deputy_core::slurm::Executor;
+use deputy_core::slurm::array::Indices;
+use deputy_core::stream::{Input, Output, Streams};
 use deputy_core::{AccountName, ApplicationName, Code, Denial, JobId, KindName, SessionId};
+use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use zbus::OwnedObjectPath;
 
@@ -18,8 +22,9 @@ use super::asked::{Asked, Needs};
 use super::live::Live;
 use super::queue::Place;
 use super::ready::{self, Ready, Wanted};
+use super::stdio::Descriptors;
 use crate::acting;
-use crate::authority::{About, Call, Granted};
+use crate::authority::{About, Call, Grant, Granted};
 use crate::bus::introspection::{self, Path, job_path};
 use crate::bus::options::{Options, parse};
 use crate::bus::table::Object;
@@ -35,8 +40,123 @@ pub async fn run(
     (subject, argv, mut options): (String, Vec<Vec<u8>>, Options),
 ) -> Result<Granted<(OwnedObjectPath,)>, Denial> {
     let application = options.application()?;
+    let asked = Asked::new(argv, &mut options)?;
+    options.finish()?;
+    let Allowed { grant, accepted, ready, actor, descriptors, watch } =
+        allowed(&call, application, &subject, asked).await?;
+    let place = match &watch {
+        Some(_) => Some(call.daemon.limits.watches.enter(call.caller.uid)?),
+        None => None,
+    };
+    let (live, commands, opened) = accept(&call.daemon, accepted, ready, actor).await?;
+    if let (Some(watch), Some(place)) = (watch, place) {
+        live.watch_by(watch, place);
+    }
+    let path = path_of(&live.id())?;
+    call.daemon.tracker.admit(Waiting { live, commands, descriptors }, opened).await?;
+    Ok(grant.answer((path,)))
+}
+
+fn path_of(job: &JobId) -> Result<OwnedObjectPath, Denial> {
+    OwnedObjectPath::try_from(job_path(job)).map_err(|error| Denial::internal(error.to_string()))
+}
+
+/// `Jobs.RunArray`: each index is a job of its own, in the ledger before this answers.
+pub async fn run_array(
+    call: Call,
+    (subject, argv, indices, mut options): (String, Vec<Vec<u8>>, String, Options),
+) -> Result<Granted<(String, Vec<OwnedObjectPath>)>, Denial> {
+    let indices: Indices = parse("indices", &indices)?;
+    let application = options.application()?;
     let mut asked = Asked::new(argv, &mut options)?;
     options.finish()?;
+    if asked.watch.is_some() {
+        return Err(Denial::invalid(
+            "the option watch is for one job: an array is watched by Jobs.Subscribe",
+        ));
+    }
+    let array = JobId::from_random(random::bytes()?);
+    let parts = indices.parts(&array);
+    // Policy bounds how many there are, by any of them.
+    asked.spec.slurm.array = parts.first().cloned();
+    let Allowed { grant, accepted, ready, actor, .. } = allowed(&call, application, &subject, asked).await?;
+    if ready.executor != Executor::Slurm {
+        return Err(Denial::invalid(
+            "arrays are for Slurm: the queue of this machine takes one job at a time",
+        ));
+    }
+    let each = parts.into_iter().map(|part| {
+        let mut accepted = accepted.clone();
+        of_index(&mut accepted.spec.streams, part.index);
+        accepted.spec.slurm.array = Some(part);
+        accept(&call.daemon, accepted, ready.clone(), actor.clone())
+    });
+    let (mut waiting, mut failure) = (Vec::new(), None);
+    for accepted in join_all(each).await {
+        match accepted {
+            Ok((live, commands, _)) => {
+                waiting.push(Waiting { live, commands, descriptors: Descriptors::default() });
+            }
+            Err(denial) => failure = Some(denial),
+        }
+    }
+    let tracker = &call.daemon.tracker;
+    if let Some(denial) = failure {
+        // All of them, or none.
+        for Waiting { live, .. } in waiting {
+            let cause = "another job of its array could not be recorded".to_owned();
+            tracker.end(&live, JobState::Abandoned { cause }, None).await;
+        }
+        return Err(denial);
+    }
+    let paths = waiting.iter().map(|waiting| path_of(&waiting.live.id())).collect::<Result<_, _>>()?;
+    for waiting in waiting {
+        tracker.admit_again(waiting);
+    }
+    Ok(grant.answer((array.as_str().to_owned(), paths)))
+}
+
+/// Puts the index in the place of `%a` in the names of files.
+fn of_index(streams: &mut Streams, index: u32) {
+    let index = index.to_string();
+    let put = |path: &mut Vec<u8>| {
+        let mut made = Vec::with_capacity(path.len());
+        let mut rest = path.as_slice();
+        while let Some(at) = rest.windows(2).position(|pair| pair == b"%a") {
+            made.extend_from_slice(&rest[..at]);
+            made.extend_from_slice(index.as_bytes());
+            rest = &rest[at + 2..];
+        }
+        made.extend_from_slice(rest);
+        *path = made;
+    };
+    if let Input::File(path) = &mut streams.input {
+        put(path);
+    }
+    for output in [&mut streams.output, &mut streams.error] {
+        if let Output::File { path, .. } = output {
+            put(path);
+        }
+    }
+}
+
+/// A job, or an array of them, that was asked for and may be.
+struct Allowed {
+    grant: Grant,
+    accepted: Accepted,
+    ready: Ready,
+    actor: Actor,
+    descriptors: Descriptors,
+    watch: Option<OwnedFd>,
+}
+
+/// Decides whether what was asked for may be, as far as that can be decided here.
+async fn allowed(
+    call: &Call,
+    application: Option<ApplicationName>,
+    subject: &str,
+    mut asked: Asked,
+) -> Result<Allowed, Denial> {
     let mut grant = call.authorize(About::application(application)).await?;
     let registered = Arc::clone(grant.application()?);
     let mut about = About {
@@ -46,7 +166,7 @@ pub async fn run(
     };
     call.note(&about);
     let trust = trust(&registered, &asked.kind);
-    let (account, session) = whose_by(&call, &registered, &subject, trust)?;
+    let (account, session) = whose_by(call, &registered, subject, trust)?;
     if let Some(session) = &session {
         asked.spec.login = sessions::login_as_os_account(&call.daemon, session)?;
     }
@@ -70,7 +190,7 @@ pub async fn run(
     call.ask_too(&mut grant, about).await?;
     if call.method.asks.is_some_and(|(question, _)| registered.policy.ask_polkit.contains(&question)) {
         // The dialog may have taken minutes.
-        whose_by(&call, &registered, &subject, trust)?;
+        whose_by(call, &registered, subject, trust)?;
         ready = ready::ready(&call.daemon, &registered, &wanted).await?;
     }
     let whose = Whose {
@@ -89,10 +209,6 @@ pub async fn run(
         // Both names are in the log: whose job it is, and who asked for it.
         actor.by = acting;
     }
-    let place = match &asked.watch {
-        Some(_) => Some(call.daemon.limits.watches.enter(call.caller.uid)?),
-        None => None,
-    };
     let Asked { project, kind, argv, directory, spec, descriptors, watch, .. } = asked;
     let accepted = Accepted {
         application: registered.name.clone(),
@@ -104,17 +220,11 @@ pub async fn run(
         session,
         spec,
     };
-    let (live, commands, opened) = accept(&call.daemon, accepted, ready, actor).await?;
-    if let (Some(watch), Some(place)) = (watch, place) {
-        live.watch_by(watch, place);
-    }
-    let path = job_path(&live.job().id);
-    call.daemon.tracker.admit(Waiting { live, commands, descriptors }, opened).await?;
-    let path = OwnedObjectPath::try_from(path).map_err(|error| Denial::internal(error.to_string()))?;
-    Ok(grant.answer((path,)))
+    Ok(Allowed { grant, accepted, ready, actor, descriptors, watch })
 }
 
 /// A job that may be, by everything that can be decided here.
+#[derive(Clone)]
 pub struct Accepted {
     /// The application.
     pub application: ApplicationName,
@@ -193,7 +303,8 @@ pub async fn accept(
     // Another engine has a queue of its own.
     let place = if local { Some(daemon.tracker.queue().enter(daemon, &job)?) } else { None };
     // The launcher forks while the disk works; it hears nothing of the job before the job is in the ledger.
-    let (opened, committed) = if place.as_ref().is_none_or(Place::starts) {
+    let soon = place.as_ref().is_none_or(Place::starts) && job.spec.slurm.array.is_none();
+    let (opened, committed) = if soon {
         let (opened, committed) = tokio::join!(daemon.tracker.open(), daemon.store.commit(change, actor));
         (Some(opened), committed)
     } else {
@@ -257,4 +368,25 @@ fn whose_by(
     let account: AccountName = parse("subject", subject)?;
     call.daemon.store.account(&registered.name, &account)?.ok_or_else(Denial::not_found)?;
     Ok((account, None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_takes_the_place_of_its_sign_in_names_of_files() {
+        let file = |path: &str| Output::File { path: path.as_bytes().to_vec(), append: false };
+        let mut streams = Streams {
+            input: Input::File(b"in.%a".to_vec()),
+            output: file("%a%a/%b%%a"),
+            error: Output::SameAsOutput,
+        };
+        of_index(&mut streams, 12);
+        let error = Output::SameAsOutput;
+        assert_eq!(
+            streams,
+            Streams { input: Input::File(b"in.12".to_vec()), output: file("1212/%b%12"), error }
+        );
+    }
 }

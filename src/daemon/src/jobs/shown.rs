@@ -29,6 +29,10 @@ pub struct Shown {
     slurm_job: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    array: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<u32>,
     queued: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     starting: Option<u64>,
@@ -167,6 +171,7 @@ impl From<&Job> for Shown {
             }
             _ => None,
         };
+        let part = job.spec.slurm.array.as_ref();
         Self {
             id: job.id.to_string(),
             path: job_path(&job.id),
@@ -181,6 +186,8 @@ impl From<&Job> for Shown {
             executor: job.spec.executor.as_str(),
             slurm_job: job.slurm_job.map(|number| number.0),
             reason: job.reason.clone(),
+            array: part.map(|part| part.array.to_string()),
+            index: part.map(|part| part.index),
             queued: job.queued.0,
             starting: job.starting.map(|at| at.0),
             started: job.started.map(|at| at.0).or(ran),
@@ -222,6 +229,8 @@ pub fn record(job: &Job) -> Record {
         .with("executor", shown.executor)
         .maybe("slurm_job", shown.slurm_job)
         .maybe("reason", shown.reason)
+        .maybe("array", shown.array)
+        .maybe("index", shown.index)
         .with("queued", shown.queued)
         .maybe("starting", shown.starting)
         .maybe("started", shown.started)

@@ -46,6 +46,9 @@ const RETRY: Duration = Duration::from_secs(5);
 /// How many jobs are asked about at once after a restart. The launcher's children are limited too.
 const SETTLING: usize = 16;
 
+/// How many jobs for which nobody waits are submitted to Slurm at once.
+const SUBMITTING: usize = 4;
+
 /// The jobs that are not ended. Clones share them.
 #[derive(Clone)]
 pub struct Tracker(pub(super) Arc<Inner>);
@@ -66,6 +69,7 @@ pub(super) struct Inner {
     /// Told when folders may be left over.
     pub untidy: Arc<Notify>,
     pub settling: Semaphore,
+    pub submitting: Semaphore,
     pub stopping: watch::Sender<bool>,
 }
 
@@ -96,6 +100,7 @@ impl Tracker {
             crowded: Notify::new(),
             untidy,
             settling: Semaphore::new(SETTLING),
+            submitting: Semaphore::new(SUBMITTING),
             stopping,
         }));
         tokio::spawn(remove_old_output(tracker.clone()));

@@ -10,6 +10,7 @@ use deputy_core::ids::{JobId, OsUid};
 use deputy_core::message::JobCommand;
 use deputy_core::message::job::encode_command;
 use deputy_core::names::{AccountName, ApplicationName};
+use deputy_core::slurm::SlurmCommand;
 
 use super::watch::{Adoption, adopt, has_shepherd};
 use super::{folder, slurm};
@@ -75,7 +76,7 @@ fn tell(job: &JobId, application: &ApplicationName, account: &AccountName, uid: 
     }
     // A submission that is on its way has a child, and is asked about again.
     if slurm::is_submitted(job) && !has_shepherd(job) {
-        let ended = rules::settings().and_then(|settings| slurm::end(&settings, job, None));
+        let ended = rules::settings().and_then(|settings| slurm::command(&settings, job, SlurmCommand::End));
         return if ended.is_ok() { Told::Ending } else { Told::Later };
     }
     end(job)

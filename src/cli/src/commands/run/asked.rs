@@ -61,6 +61,9 @@ pub fn options(options: &RunOptions) -> Result<(CallOptions<'_>, Option<Streams>
     put("qos", text(options.qos.clone().map(String::from)));
     put("nodes", options.nodes.map(Variant::from));
     put("tasks", options.tasks.map(Variant::from));
+    put("constraint", joined(&options.constraint));
+    put("dependency", joined(&options.dependency));
+    put("hold", options.hold.then(|| true.into()));
     if let Some(script) = &options.script {
         put("script", Some(descriptor(open(script)?.into())));
     }
@@ -87,6 +90,12 @@ pub fn options(options: &RunOptions) -> Result<(CallOptions<'_>, Option<Streams>
         put(key, named.or(own));
     }
     Ok((call, streams))
+}
+
+/// A list as one text; none where it is empty.
+fn joined<T: ToString>(list: &[T]) -> Option<Variant<'static>> {
+    let words: Vec<String> = list.iter().map(T::to_string).collect();
+    (!words.is_empty()).then(|| words.join(",").into())
 }
 
 fn output(file: Option<&std::ffi::OsString>, options: &RunOptions) -> Option<Variant<'static>> {

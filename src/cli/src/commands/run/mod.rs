@@ -31,6 +31,17 @@ const RETRY: Duration = Duration::from_millis(250);
 pub fn run(context: &Context, options: &RunOptions) -> Result<ExitCode, Failure> {
     let (mut call, mut streams) = asked::options(options)?;
     let subject = options.session.as_ref().map_or(options.account.as_str(), |session| session.as_str());
+    if let Some(indices) = &options.array {
+        return block_on(async {
+            let body = (subject, asked::argv(options), indices, call);
+            let (array, jobs): (String, Vec<OwnedObjectPath>) =
+                Bus::connect().await?.call("Jobs", "RunArray", &body).await?;
+            let ids: Vec<&str> = jobs.iter().map(|job| id_of(job.as_str())).collect();
+            let record = record_of([("array", array.as_str()), ("jobs", &ids.join(","))]);
+            context.output.done(&ids.join("\n"), &record)?;
+            Ok(ExitCode::SUCCESS)
+        });
+    }
     if options.detach {
         return block_on(async {
             let job: OwnedObjectPath =

@@ -8,14 +8,16 @@
 mod local;
 mod slurm;
 
-use deputy_core::message::JobState as Told;
+use deputy_core::Denial;
+use deputy_core::message::{JobCommand, JobState as Told};
 use deputy_core::queue::GpuIndex;
 use deputy_core::slurm::{Executor, SlurmJobId};
 
 pub(super) use self::slurm::follow as follow_at_slurm;
-pub use self::slurm::{Followed, check, poll};
+pub use self::slurm::{Followed, check, hold, poll};
 
 use super::admit::Opened;
+use super::live::Live;
 use super::stdio::Descriptors;
 use super::track::Tracker;
 use crate::launcher::{Channel, LauncherError};
@@ -43,5 +45,14 @@ pub(super) async fn begin(
     match job.spec.executor {
         Executor::Local => local::begin(tracker, opened, job, descriptors, gpus).await,
         Executor::Slurm => slurm::begin(tracker, opened, job).await,
+    }
+}
+
+/// Tells an engine what a job's owner wants of it. Slurm's refusal is the caller's; a shepherd is told when it listens.
+pub(super) async fn command(tracker: &Tracker, live: &Live, command: JobCommand) -> Result<(), Denial> {
+    let job = live.job();
+    match (job.spec.executor, job.slurm_job) {
+        (Executor::Slurm, Some(_)) => slurm::command(tracker, live, command).await,
+        _ => live.command(command),
     }
 }

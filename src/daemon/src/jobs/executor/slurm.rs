@@ -12,7 +12,7 @@ use deputy_core::kind::Kind;
 use deputy_core::message::{JobCommand, LauncherReply, LauncherRequest, MAX_ASKED, SubmitRequest};
 use deputy_core::settings::SlurmSettings;
 use deputy_core::slurm::policy::check_bounds;
-use deputy_core::slurm::{Ended, SlurmJobId, SlurmRequest, SlurmState};
+use deputy_core::slurm::{Ended, SlurmCommand, SlurmJobId, SlurmRequest, SlurmState};
 use deputy_core::stream::Captured;
 use deputy_core::{Code, Denial, JobId};
 use tokio::sync::{Notify, mpsc};
@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{Begun, Hold, local};
 use crate::daemon::Daemon;
 use crate::jobs::admit::Opened;
+use crate::jobs::dependencies;
 use crate::jobs::live::Live;
 use crate::jobs::track::{Tracker, told_to_stop};
 use crate::launcher::LauncherError;
@@ -34,6 +35,9 @@ const ANSWER: Duration = Duration::from_secs(120);
 
 /// The shortest time between two questions, after something was submitted or ended.
 const SOON: Duration = Duration::from_secs(1);
+
+/// How often a submission is tried again for a job that ends while another one is submitted to wait for it.
+const TRIES: usize = 5;
 
 /// Slurm's word for a job that somebody cancelled, and the signal with which it ends one.
 const CANCELLED: &str = "CANCELLED";
@@ -100,8 +104,27 @@ pub fn check(daemon: &Daemon, kind: &Kind, rule: &str, spec: &JobSpec) -> Result
 
 /// Has a job submitted; it is Slurm's from then on.
 pub(super) async fn begin(tracker: &Tracker, opened: Option<Opened>, job: &Job) -> Begun {
+    let mut begun = submit(tracker, opened, job).await;
+    for _ in 0..TRIES {
+        match begun {
+            // What it waits for has ended in this moment: nothing was submitted, and the ledger will say how it ended.
+            Err(LauncherError::Denied(denial))
+                if denial.code == Code::Busy && denial.rule == "dependency" =>
+            {
+                sleep(SOON).await;
+            }
+            begun => return begun,
+        }
+        begun = submit(tracker, None, job).await;
+    }
+    begun
+}
+
+async fn submit(tracker: &Tracker, opened: Option<Opened>, job: &Job) -> Begun {
+    let left = dependencies::left(tracker, &job.application, &job.account, &job.spec.slurm.dependencies);
+    let slurm = SlurmRequest { dependencies: left.map_err(LauncherError::Denied)?, ..asked(&job.spec) };
     let run = local::request(job, tracker.project_group(job), job.spec.streams.clone(), Vec::new());
-    let request = LauncherRequest::Submit(SubmitRequest { run, slurm: asked(&job.spec) });
+    let request = LauncherRequest::Submit(SubmitRequest { run, slurm });
     let channel = match opened {
         Some(Ok(channel)) if channel.request(&request, &[]).await.is_ok() => channel,
         _ => tracker.0.launcher.request(&request, &[]).await?,
@@ -128,7 +151,7 @@ pub(crate) async fn follow(
     }
     let mut news = tracker.0.slurm.follow(&id);
     let mut stopping = tracker.stopping();
-    let (mut missed, mut ending) = (None, false);
+    let mut missed = None;
     loop {
         tokio::select! {
             Some(state) = news.states.recv() => {
@@ -141,27 +164,63 @@ pub(crate) async fn follow(
                     return;
                 }
                 // A cancel is done when the job has ended, and said again until then.
-                if ending && !absent {
-                    command(tracker, &id, None).await;
+                if !absent && matches!(live.state(), JobState::Ending { .. }) {
+                    say_again(tracker, &id, SlurmCommand::End).await;
                 }
             }
-            Some(wanted) = commands.recv() => match wanted {
-                JobCommand::Cancel { .. } | JobCommand::EndForConsent => {
-                    ending = true;
-                    live.become_state(JobState::Ending { cause: EndCause::Cancelled }, None);
-                    command(tracker, &id, None).await;
-                    tracker.0.slurm.news.notify_one();
+            // Said while it was being submitted: whoever said it was told that it will be done.
+            Some(wanted) = commands.recv() => {
+                if is_end(wanted) {
+                    ends(tracker, &live);
                 }
-                JobCommand::Signal { signal } => command(tracker, &id, Some(signal)).await,
+                say_again(tracker, &id, word(wanted)).await;
             },
             () = told_to_stop(&mut stopping) => return,
         }
     }
 }
 
-async fn command(tracker: &Tracker, job: &JobId, signal: Option<i32>) {
-    let request = LauncherRequest::EndAtSlurm { job: job.clone(), signal };
-    if let Err(error) = tracker.0.launcher.ask(&request, &[], ANSWER).await {
+/// Has Slurm end a job that it has, or signal it. What Slurm says against that is the caller's.
+pub(super) async fn command(tracker: &Tracker, live: &Live, wanted: JobCommand) -> Result<(), Denial> {
+    say(tracker, &live.id(), word(wanted)).await?;
+    if is_end(wanted) {
+        ends(tracker, live);
+    }
+    Ok(())
+}
+
+fn is_end(wanted: JobCommand) -> bool {
+    matches!(wanted, JobCommand::Cancel { .. } | JobCommand::EndForConsent)
+}
+
+fn word(wanted: JobCommand) -> SlurmCommand {
+    match wanted {
+        JobCommand::Signal { signal } => SlurmCommand::Signal(signal),
+        JobCommand::Cancel { .. } | JobCommand::EndForConsent => SlurmCommand::End,
+    }
+}
+
+/// Has Slurm let a job wait, or go on.
+pub async fn hold(tracker: &Tracker, live: &Live, held: bool) -> Result<(), Denial> {
+    let wanted = if held { SlurmCommand::Hold } else { SlurmCommand::Release };
+    say(tracker, &live.id(), wanted).await?;
+    tracker.0.slurm.news.notify_one();
+    Ok(())
+}
+
+/// Takes note that a job is to end: from here on that is said each period.
+fn ends(tracker: &Tracker, live: &Live) {
+    live.become_state(JobState::Ending { cause: EndCause::Cancelled }, None);
+    tracker.0.slurm.news.notify_one();
+}
+
+async fn say(tracker: &Tracker, job: &JobId, command: SlurmCommand) -> Result<(), LauncherError> {
+    let request = LauncherRequest::CommandAtSlurm { job: job.clone(), command };
+    tracker.0.launcher.ask(&request, &[], ANSWER).await.map(drop)
+}
+
+async fn say_again(tracker: &Tracker, job: &JobId, command: SlurmCommand) {
+    if let Err(error) = say(tracker, job, command).await {
         tracing::warn!(job = %job, %error, "a command did not reach Slurm");
     }
 }

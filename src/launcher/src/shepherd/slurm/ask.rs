@@ -10,10 +10,11 @@ use deputy_core::ids::JobId;
 use deputy_core::job::OsIdentity;
 use deputy_core::message::MAX_ASKED;
 use deputy_core::settings::{Settings, SlurmSettings};
-use deputy_core::slurm::{SlurmJobId, SlurmState, answer, command};
+use deputy_core::slurm::listing::{self, Listed, Listing};
+use deputy_core::slurm::{SlurmJobId, SlurmState, command, state};
 
 use super::program::{Account, run};
-use super::{no_answer, record};
+use super::record;
 use crate::shepherd::folder;
 
 /// A job that Slurm has, or had.
@@ -72,23 +73,32 @@ fn states(
     users.dedup();
     let jobs: Vec<&JobId> = asked.iter().map(|one| &one.job).collect();
     let output = run(slurm, account, &command::squeue(&users, &jobs), None)?.good("squeue")?;
-    let queue = answer::queue(&output).map_err(|error| no_answer(error.to_string()))?;
+    let queue = listing::queue(&output);
+    warn("squeue", &queue);
     let not_open = |one: &&Asked| {
-        let queued = queue.get(&one.number).filter(|queued| queued.name == command::job_name(&one.job));
-        queued.is_none_or(|queued| !answer::is_open(queued))
+        let queued = queue.about(one.number).filter(|queued| queued.name == command::job_name(&one.job));
+        queued != Listed::NoNews && queued.entry().and_then(state::open).is_none()
     };
     let over: Vec<SlurmJobId> = asked.iter().filter(not_open).map(|one| one.number).collect();
     let names: Vec<&JobId> = asked.iter().filter(not_open).map(|one| &one.job).collect();
     let accounted = if over.is_empty() {
-        BTreeMap::new()
+        Listing::default()
     } else {
         let output = run(slurm, account, &command::sacct(&over, &names), None)?.good("sacct")?;
-        answer::accounting(&output).map_err(|error| no_answer(error.to_string()))?
+        listing::accounting(&output)
     };
+    warn("sacct", &accounted);
     let state = |one: Asked| {
-        let (queued, accounted) = (queue.get(&one.number), accounted.get(&one.number));
-        let state = answer::state(&command::job_name(&one.job), one.owner.uid.raw(), queued, accounted);
-        (one.job, state)
+        let (queued, accounted) = (queue.about(one.number), accounted.about(one.number));
+        let state = state::state(&command::job_name(&one.job), one.owner.uid.raw(), queued, accounted)?;
+        Some((one.job, state))
     };
-    Ok(asked.into_iter().map(state).collect())
+    Ok(asked.into_iter().filter_map(state).collect())
+}
+
+/// Lines that cannot be read are for the administrator: the jobs that they are about stay where they were.
+fn warn<T>(program: &str, listing: &Listing<T>) {
+    if let Some(first) = listing.strange().first() {
+        tracing::warn!(event = "slurm_strange", program, lines = listing.strange().len(), first = %first);
+    }
 }

@@ -15,14 +15,14 @@ use deputy_core::limits::JobBounds;
 use deputy_core::message::{JobState, LauncherReply, RunRequest, SubmitRequest};
 use deputy_core::project::MAX_UMASK;
 use deputy_core::settings::{Settings, SlurmSettings};
-use deputy_core::slurm::{SlurmJobId, SlurmRequest, answer, command};
+use deputy_core::slurm::{SlurmJobId, SlurmRequest, When, answer, command};
 use deputy_sys::Credentials;
 use deputy_wire::Peer;
 use rustix::fs::{SeekFrom, seek};
 use rustix::net::{SocketFlags, accept_with};
 
 use super::program::{Account, run};
-use super::{no_answer, program, record};
+use super::{dependencies, no_answer, program, record};
 use crate::request::{refuse, reply, slot};
 use crate::shepherd::decide::{self, Decision, Purpose};
 use crate::shepherd::folder::{self, JobFolder};
@@ -46,12 +46,16 @@ pub fn submit(settings: &Settings, request: &SubmitRequest, connection: &OwnedFd
         Ok(slot) => slot,
         Err(denial) => return refuse(connection, peer, denial),
     };
+    let after = match dependencies::numbers(request) {
+        Ok(after) => after,
+        Err(denial) => return refuse(connection, peer, denial),
+    };
     // The commit point, as for any job: from here on this id has been used.
     let folder = match JobFolder::create(&request.run.job) {
         Ok(folder) => folder,
         Err(denial) => return refuse(connection, peer, denial),
     };
-    match submitted(settings, request, &folder, peer) {
+    match submitted(settings, request, &after, &folder, peer) {
         Ok(Some(slurm)) => reply(connection, &LauncherReply::Submitted { slurm }),
         // Nobody knows yet. Whoever attaches asks again.
         Ok(None) => reply(connection, &LauncherReply::Denied(unknown())),
@@ -70,6 +74,7 @@ fn unknown() -> Denial {
 fn submitted(
     settings: &Settings,
     request: &SubmitRequest,
+    after: &[(When, SlurmJobId)],
     folder: &JobFolder,
     peer: Peer,
 ) -> Result<Option<SlurmJobId>, Denial> {
@@ -80,7 +85,7 @@ fn submitted(
     let purpose = Purpose::Submit { by_uid: peer.uid, slurm };
     let decision = decide::decide(settings, run, &Variables::default(), purpose)?;
     let session = session::open(&decision, &decision.target.entry.name, &run.os_account)?;
-    let outcome = in_session(slurm_settings, run, folder, &decision, &session, peer);
+    let outcome = in_session(slurm_settings, run, after, folder, &decision, &session, peer);
     session.close();
     outcome
 }
@@ -88,6 +93,7 @@ fn submitted(
 fn in_session(
     slurm: &SlurmSettings,
     request: &RunRequest,
+    after: &[(When, SlurmJobId)],
     folder: &JobFolder,
     decision: &Decision,
     session: &JobSession,
@@ -95,7 +101,7 @@ fn in_session(
 ) -> Result<Option<SlurmJobId>, Denial> {
     let asked = decision.slurm.as_ref().ok_or_else(|| Denial::internal("no decision about Slurm"))?;
     let umask = session.umask | (request.umask.unwrap_or(0) & MAX_UMASK);
-    let script = script(request, umask)?;
+    let script = script(request, asked, umask)?;
     let account = Account {
         credentials: Credentials {
             uid: request.os_account.uid,
@@ -108,7 +114,7 @@ fn in_session(
         limits: session.limits.clone(),
         no_new_privileges: decision.no_new_privileges,
     };
-    let argv = command::sbatch(&request.job, asked, &bounds(request, decision));
+    let argv = command::sbatch(&request.job, asked, &bounds(request, decision), after);
     decision.still_holds(request)?;
     // What is not there submits nothing: that need not be asked of Slurm afterwards.
     program::path(slurm, "sbatch")?;
@@ -148,13 +154,14 @@ fn refused(words: String) -> Denial {
 }
 
 /// The batch script, sealed, to be read from its beginning.
-fn script(request: &RunRequest, umask: u32) -> Result<OwnedFd, Denial> {
+fn script(request: &RunRequest, asked: &SlurmRequest, umask: u32) -> Result<OwnedFd, Denial> {
     let script = command::Script {
         argv: &request.argv,
         environment: &request.environment,
         directory: request.directory.as_deref(),
         umask,
         streams: &request.streams,
+        array: asked.array.as_ref(),
     };
     let text = command::script(&script).ok_or_else(|| {
         Denial::invalid(
