@@ -396,7 +396,8 @@ fn what_is_killed_in_between_leaves_nobody_in_a_group_who_is_no_member() {
         };
         wait_until("it is done", || {
             let output = project("team", next);
-            output.status == 0 || refused(&output) == "NotFound"
+            // With 1 it is done, and the group comes into step later: the launcher was away.
+            matches!(output.status, 0 | 1) || refused(&output) == "NotFound"
         });
         let expected: &[&str] = if round % 2 == 0 { &["kill-pi"] } else { &["kill-pi", "kill-member"] };
         wait_until("the group is in step", || accounts_in(group) == expected);
