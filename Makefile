@@ -13,7 +13,7 @@ help:
 	@echo 'make demo    what Deputy is for: two laboratories, one portal, in a sandbox'
 	@echo 'make test    every test: lints, unit tests, and the whole inside the sandbox'
 	@echo 'make bench   launches against references of the same run (also where systemd booted), memory,'
-	@echo '             a million accounts, refusals, the name service, logins by PAM, files'
+	@echo '             a million accounts, refusals, the name service, logins by PAM, files, submissions to Slurm'
 	@echo '             (BENCH="launches memory" names sections)'
 	@echo 'make soak    the storms of `make test` at full length'
 	@echo 'make lint    formatting, clippy, house rules'

@@ -4,11 +4,11 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/.."
-sections=${BENCH:-launches container memory accounts refusals names logins files}
+sections=${BENCH:-launches container memory accounts refusals names logins files slurm}
 for section in $sections; do
     case $section in
-        launches | container | memory | accounts | refusals | names | logins | files) ;;
-        *) echo "BENCH: there is no section $section; there are launches, container, memory, accounts, refusals, names, logins and files" >&2; exit 2 ;;
+        launches | container | memory | accounts | refusals | names | logins | files | slurm) ;;
+        *) echo "BENCH: there is no section $section; there are launches, container, memory, accounts, refusals, names, logins, files and slurm" >&2; exit 2 ;;
     esac
 done
 cargo=${CARGO:-cargo}
@@ -64,6 +64,12 @@ for section in $sections; do
             # shellcheck disable=SC2086 # options are plain words
             in_sandbox --user service/portal: --user alice:wonder:lab1 --application benches/files/bench.toml -- \
                 deputy-bench files ${BENCH_FILES-}
+            ;;
+        slurm)
+            printf '\n== Slurm\n\n'
+            # shellcheck disable=SC2086 # options are plain words
+            in_sandbox --slurm --user service/portal: --user alice:wonder:lab1 --application benches/slurm/bench.toml -- \
+                deputy-bench --rounds 40 slurm ${BENCH_SLURM-}
             ;;
         names)
             printf '\n== The name service\n\n'

@@ -17,6 +17,7 @@ mod nss;
 mod portal;
 mod processes;
 mod report;
+mod slurm;
 mod statistics;
 mod store;
 
@@ -98,6 +99,12 @@ enum Role {
     },
     /// Look-ups of names and ids, beside other name services
     Names,
+    /// Submissions to Slurm, beside sbatch by the user, and questions where jobs stand
+    Slurm {
+        /// How many jobs are followed
+        #[arg(long, default_value_t = 500)]
+        jobs: u32,
+    },
     /// Logins through PAM, beside those with a password of passwd
     Logins,
     /// Fills the store in a folder, and prints one JSON object
@@ -140,7 +147,14 @@ fn main() -> Result<()> {
             println!("{}", serde_json::to_string_pretty(&store::ask(&folder)?)?);
             return Ok(());
         }
-        Some(Role::Accounts { .. } | Role::Names | Role::Logins | Role::Memory { .. } | Role::Files(_))
+        Some(
+            Role::Accounts { .. }
+            | Role::Names
+            | Role::Logins
+            | Role::Slurm { .. }
+            | Role::Memory { .. }
+            | Role::Files(_),
+        )
         | None => {}
     }
     ensure!(
@@ -170,6 +184,12 @@ fn main() -> Result<()> {
         return Ok(());
     }
     deputy::link_the_account()?;
+    if let Some(Role::Slurm { jobs }) = options.role {
+        let report = slurm::measure(options.rounds, jobs)?;
+        let json = options.json.then(|| serde_json::to_string_pretty(&report)).transpose()?;
+        println!("{}", json.unwrap_or_else(|| slurm::table(&report)));
+        return Ok(());
+    }
     if let Some(Role::Files(amounts)) = &options.role {
         let report = files::measure(amounts)?;
         if options.json {

@@ -180,8 +180,8 @@ fn serve_launcher(connection: OwnedFd, peer: Peer) {
         LauncherRequest::Converse(_) => {
             conversation::start(&packet.bytes, packet.descriptors, connection, peer);
         }
-        LauncherRequest::Submit(wanted) if packet.descriptors.is_empty() => {
-            shepherd::submit(&settings, &wanted, &connection, peer);
+        LauncherRequest::Submit(wanted) => {
+            shepherd::submit(&settings, &wanted, packet.descriptors, &connection, peer);
         }
         _ if !packet.descriptors.is_empty() => refuse(&connection, peer, unwanted_descriptors()),
         LauncherRequest::Captured { job, stream } => captured(&settings, &job, stream, &connection, peer),
@@ -240,6 +240,9 @@ fn answer(settings: &Settings, request: LauncherRequest, peer: Peer) -> Result<L
         LauncherRequest::TellQuota(wanted) => quota::told(settings, &wanted, peer).map(LauncherReply::Quotas),
         LauncherRequest::CommandAtSlurm { job, command } => {
             shepherd::command_at_slurm(settings, &job, command).map(|()| LauncherReply::Done)
+        }
+        LauncherRequest::Cluster(wanted) => {
+            shepherd::resources(settings, &wanted).map(LauncherReply::Cluster)
         }
         LauncherRequest::AskSlurm { jobs } => {
             shepherd::ask_slurm(settings, &jobs).map(LauncherReply::AtSlurm)

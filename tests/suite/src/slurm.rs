@@ -18,6 +18,9 @@ service_user = "hpcportal"
 trust = "application"
 environment = ["APP_*"]
 link = { shared = true }
+[[roots]]
+path = "/srv/slurm"
+access = "read-write"
 [kinds.batch]
 commands = ["*"]
 [kinds.cluster]
@@ -34,6 +37,20 @@ tasks = 4
 gpus = 2
 constraints = ["a100", "fast"]
 array = 8
+[kinds.strict]
+commands = ["/usr/bin/true"]
+executor = "slurm"
+[kinds.strict.slurm]
+partitions = ["batch"]
+accounts = "associations"
+[kinds.storm]
+commands = ["*"]
+executor = "slurm"
+limits = { memory = "16M", cpus = 1 }
+[kinds.storm.slurm]
+partitions = ["batch"]
+accounts = "associations"
+array = 100
 [kinds.listed]
 commands = ["*"]
 executor = "slurm"

@@ -9,7 +9,7 @@ use std::time::Duration;
 use deputy_suite::deputyctl;
 use deputy_suite::machine::{children_of, service_pid, signal, wait_until};
 use deputy_suite::people::as_user;
-use deputy_suite::slurm::{PORTAL, machine, settings, show, submissions};
+use deputy_suite::slurm::{PORTAL, exclusively, settings, show, submissions};
 
 /// How many submit at once.
 const CLIENTS: usize = 3;
@@ -19,6 +19,11 @@ const ROUNDS: usize = 8;
 
 /// How many of the jobs have run at least: each kill leaves time for some.
 const LEAST: usize = 10;
+
+/// How many jobs the storm of arrays and chains has; `DEPUTY_SOAK=1` makes it a thousand.
+fn storm() -> usize {
+    if std::env::var_os("DEPUTY_SOAK").is_some() { 1000 } else { 60 }
+}
 
 /// The states after which nothing happens.
 const ENDED: [&str; 3] = ["done", "abandoned", "lost"];
@@ -53,7 +58,7 @@ fn kill_the_controller() {
 
 #[test]
 fn each_job_is_submitted_once_and_each_end_is_known_whoever_is_killed() {
-    machine();
+    let _machine = exclusively();
     settings("operator = \"slurm\"\nperiod_seconds = 1\nlost_after_seconds = 20");
     let done = AtomicBool::new(false);
     let told: Vec<String> = std::thread::scope(|scope| {
@@ -91,9 +96,17 @@ fn each_job_is_submitted_once_and_each_end_is_known_whoever_is_killed() {
         done.store(true, Ordering::Relaxed);
         clients.into_iter().flat_map(|client| client.join().expect("a client")).collect()
     });
+    let all = settled();
+    assert!(!all.is_empty() && told.iter().all(|job| all.contains_key(job)), "{told:?}");
+    let ran = check(&all, code_of);
+    assert!(ran >= LEAST, "{ran} of {}: {all:?}", all.len());
+}
+
+/// All jobs of the application, when each has come to an end.
+fn settled() -> BTreeMap<String, serde_json::Value> {
     // A submission of which nobody heard is asked about for a minute before it counts as never made.
     let mut all = BTreeMap::new();
-    for _ in 0..300 {
+    for _ in 0..1800 {
         std::thread::sleep(Duration::from_secs(1));
         let Some(found) = jobs() else { continue };
         all = found;
@@ -101,18 +114,26 @@ fn each_job_is_submitted_once_and_each_end_is_known_whoever_is_killed() {
             break;
         }
     }
-    assert!(!all.is_empty() && told.iter().all(|job| all.contains_key(job)), "{told:?}");
+    all
+}
+
+/// Each was submitted once or not at all, and has the exit code that it has to have. How many ran.
+fn check(all: &BTreeMap<String, serde_json::Value>, wanted: impl Fn(&serde_json::Value) -> String) -> usize {
     let mut ran = 0;
-    for (id, job) in &all {
+    for (id, job) in all {
         let record = show(id);
         let submitted = submissions(id);
         match job["state"].as_str() {
             Some("done") => {
-                let wanted =
-                    record["argv"].as_array().and_then(|argv| argv.last()).and_then(|word| word.as_str());
-                assert_eq!(record["exit_code"].to_string(), wanted.unwrap_or_default(), "{record}");
+                assert_eq!(record["exit_code"].to_string(), wanted(&record), "{record}");
                 assert_eq!(submitted.len(), 1, "{record}");
                 ran += 1;
+            }
+            // What it waited for cannot come any more: it was submitted, and never ran.
+            Some("abandoned")
+                if record["cause"].as_str().is_some_and(|cause| cause.starts_with("Slurm: ")) =>
+            {
+                assert!(submitted.len() <= 1, "{record}: {submitted:?}");
             }
             // The id was given up, or Slurm did not take it: then it has nothing of it.
             Some("abandoned") => assert!(submitted.is_empty(), "{record}: {submitted:?}"),
@@ -127,5 +148,93 @@ fn each_job_is_submitted_once_and_each_end_is_known_whoever_is_killed() {
             other => panic!("{other:?}"),
         }
     }
-    assert!(ran >= LEAST, "{ran} of {}: {all:?}", all.len());
+    ran
+}
+
+/// What the last word of a job says, or its index, or nothing: the exit code that it has to have.
+fn code_of(record: &serde_json::Value) -> String {
+    if let Some(index) = record["index"].as_u64() {
+        return index.to_string();
+    }
+    let argv = record["argv"].as_array().expect("a command");
+    argv.last().and_then(|word| word.as_str()).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn arrays_and_chains_end_exactly_and_none_is_submitted_twice_whoever_is_killed() {
+    let _machine = exclusively();
+    settings("operator = \"slurm\"\nperiod_seconds = 1\nlost_after_seconds = 20");
+    let before = jobs().expect("deputyd").into_keys().collect::<Vec<_>>();
+    let done = AtomicBool::new(false);
+    let begin =
+        ["run", "--app", "hpc", "--account", "alice", "--kind", "storm", "--detach", "--executor", "slurm"];
+    let half = storm() / 2;
+    let told: Vec<String> = std::thread::scope(|scope| {
+        // Arrays of twenty.
+        let arrays = scope.spawn(|| {
+            let mut told = Vec::new();
+            while told.len() < half {
+                let command = ["--array", "1-20", "--", "sh", "-c", "exit $SLURM_ARRAY_TASK_ID"];
+                let output = deputyctl(PORTAL, &[&begin[..], &command].concat());
+                if output.status == 0 {
+                    told.extend(output.stdout.lines().map(str::to_owned));
+                }
+                std::thread::sleep(Duration::from_secs(1));
+            }
+            told
+        });
+        // Chains of four: each waits for the one before, which ends as it has to.
+        let chains = scope.spawn(|| {
+            let mut told: Vec<String> = Vec::new();
+            let mut before: Option<(String, usize)> = None;
+            while told.len() < half {
+                let code = told.len() % 4;
+                let waits = before.as_ref().filter(|_| code > 0).map(|(job, code)| {
+                    format!("--dependency={}:{job}", if *code == 0 { "afterok" } else { "afternotok" })
+                });
+                let code_word = code.to_string();
+                let command = ["--", "sh", "-c", "exit $1", "sh", &code_word];
+                let waits: Vec<&str> = waits.iter().map(String::as_str).collect();
+                let output = deputyctl(PORTAL, &[&begin[..], &waits, &command].concat());
+                if output.status == 0 {
+                    let job = output.stdout.trim().to_owned();
+                    told.push(job.clone());
+                    before = Some((job, code));
+                } else if code > 0 && !output.stderr.contains("not answer") && !output.stderr.contains("Busy")
+                {
+                    // What it would wait for may be lost, or never have run: another chain.
+                    before = None;
+                    let skipped = 4 - code;
+                    told.extend((0..skipped).map(|_| String::new()));
+                }
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            told.retain(|job| !job.is_empty());
+            told
+        });
+        let killer = scope.spawn(|| {
+            for round in 0.. {
+                std::thread::sleep(Duration::from_secs(3));
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                match round % 3 {
+                    0 => kill("deputyd"),
+                    1 => kill("deputy-launcher"),
+                    _ => kill_the_controller(),
+                }
+            }
+        });
+        let mut told = arrays.join().expect("the arrays");
+        told.extend(chains.join().expect("the chains"));
+        done.store(true, Ordering::Relaxed);
+        killer.join().expect("the killer");
+        told
+    });
+    let mut all = settled();
+    all.retain(|id, _| !before.contains(id));
+    assert!(told.iter().all(|job| all.contains_key(job)), "{told:?}");
+    let ran = check(&all, code_of);
+    println!("{ran} of {} ran", all.len());
+    assert!(ran * 2 > told.len(), "{ran} of {}: {all:?}", all.len());
 }

@@ -48,8 +48,12 @@ fn what_is_no_own_job_at_slurm_is_not_waited_for() {
         "NotFound"
     );
     let local = ["run", "--app", "hpc", "--account", "alice", "--detach", "--"];
-    let here = ok(&deputyctl(PORTAL, &[&local[..], &["true"]].concat()));
-    refused_with(&run("alice", &[&after("after", &here)], &["true"]), "InvalidArgument", "at Slurm alone");
+    let local_job = ok(&deputyctl(PORTAL, &[&local[..], &["true"]].concat()));
+    refused_with(
+        &run("alice", &[&after("after", &local_job)], &["true"]),
+        "InvalidArgument",
+        "at Slurm alone",
+    );
     let waits = ["run", "--app", "hpc", "--account", "alice", &after("after", &hers), "--", "true"];
     refused_with(&deputyctl(PORTAL, &waits), "InvalidArgument", "this one runs here");
     // Words that are Slurm's, and not Deputy's.

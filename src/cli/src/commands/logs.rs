@@ -9,6 +9,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
 
 use super::block_on;
+use super::log_file::LogFile;
 use crate::bus::{Bus, JOB_PREFIX};
 use crate::failure::Failure;
 use crate::options::ByOption;
@@ -31,6 +32,11 @@ pub fn logs(
     let path = format!("{JOB_PREFIX}{job}");
     block_on(async {
         let bus = Bus::connect().await?;
+        let record: Dictionary = bus.call_at(&path, "Job", "Get", &()).await?;
+        if record.contains_key(stream) {
+            let file = LogFile::of(&record, stream, by)?;
+            return file.print(&bus, &path, follow, offset).await;
+        }
         let mut position = Position { offset, last: Vec::new() };
         let mut away = Duration::ZERO;
         loop {
@@ -67,7 +73,7 @@ pub fn logs(
     })
 }
 
-async fn has_ended(bus: &Bus, path: &str) -> Result<bool, Failure> {
+pub(super) async fn has_ended(bus: &Bus, path: &str) -> Result<bool, Failure> {
     let job: Dictionary = bus.call_at(path, "Job", "Get", &()).await?;
     Ok(job.contains_key("ended"))
 }

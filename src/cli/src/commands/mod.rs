@@ -10,6 +10,7 @@ mod install;
 mod jobs;
 mod link_import;
 mod links;
+mod log_file;
 mod logs;
 mod metrics;
 mod passwords;
@@ -19,8 +20,10 @@ mod projects;
 mod queue;
 mod rebind;
 mod records;
+mod resources;
 mod run;
 mod store;
+mod submit;
 
 use std::process::ExitCode;
 
@@ -69,8 +72,10 @@ pub fn execute(options: Options) -> Result<ExitCode, Failure> {
         Command::Pool(command) => pool::pool(&context, command),
         Command::Rebind(command) => rebind::rebind(&context, command),
         Command::Run(options) => run::run(&context, &options),
+        Command::Submit(options) => submit::submit(&context, &options),
         Command::Job(command) => jobs::job(&context, command),
         Command::Queue(options) => queue::queue(&context, options),
+        Command::Resources(options) => resources::resources(&context, options),
         Command::File(command) => files::file(&context, command),
         Command::Quota(options) => files::quota(&context, options),
         Command::Alert(command) => files::alert(&context, command),

@@ -47,12 +47,14 @@ pub enum JobCommand {
         #[command(flatten)]
         by: ByOption,
     },
-    /// Print what a job wrote to a captured stream
+    /// Print what a job wrote to a captured stream, or to a file
     #[command(
         after_help = "Examples:\n  deputyctl job logs abcdefghijklmnop\n  deputyctl job logs -f --stderr abcdefghijklmnop",
         after_long_help = "Examples:\n  deputyctl job logs abcdefghijklmnop\n  deputyctl job logs -f --stderr \
                            abcdefghijklmnop\n\nOf what is longer than policy lets Deputy keep there are the beginning and \
-                           the latest; a line '[deputy: N bytes left out]' stands for the rest."
+                           the latest; a line '[deputy: N bytes left out]' stands for the rest.\n\nA file is read as the \
+                           job's OS account: by its owner as himself, and through the application beneath the roots of its \
+                           policy."
     )]
     Logs {
         /// The job's id, or its D-Bus path

@@ -11,8 +11,10 @@ mod projects;
 mod queue;
 mod rebind;
 mod records;
+mod resources;
 mod run;
 mod store;
+mod submit;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -32,8 +34,10 @@ pub use projects::{
 pub use queue::QueueOptions;
 pub use rebind::{CarryOptions, RebindCommand, RebindPlanOptions};
 pub use records::{ApplicationCommand, InstallOptions};
+pub use resources::ResourcesOptions;
 pub use run::RunOptions;
 pub use store::StoreCommand;
+pub use submit::SubmitOptions;
 
 /// What `--help` says after the commands, and the manual page under the same heading.
 pub const EXIT_STATUS: &str = "\
@@ -135,11 +139,15 @@ pub enum Command {
     Rebind(RebindCommand),
     /// Run a command as the account's own OS account
     Run(Box<RunOptions>),
+    /// Submit a script to Slurm as sbatch does, for programs that have templates for batch systems
+    Submit(Box<SubmitOptions>),
     /// Jobs: runs of commands
     #[command(subcommand)]
     Job(JobCommand),
     /// Show what the machine has for jobs, who uses it, and who waits why
     Queue(QueueOptions),
+    /// Show what there is for jobs, on this machine and at Slurm, and what of it is free
+    Resources(ResourcesOptions),
     /// Files, as the account's own OS account
     #[command(subcommand)]
     File(FileCommand),

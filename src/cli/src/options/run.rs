@@ -125,7 +125,7 @@ pub struct RunOptions {
     pub nice: Option<u8>,
     /// Where it runs, local or slurm; without it, where its kind says. At Slurm its streams are files: /dev/null, unless
     /// --stdin, --stdout and --stderr name others
-    #[arg(long, value_name = "EXECUTOR", conflicts_with_all = ["script", "env_file", "capture"])]
+    #[arg(long, value_name = "EXECUTOR", conflicts_with = "capture")]
     pub executor: Option<Executor>,
     /// At Slurm: the partition
     #[arg(long, value_name = "NAME")]

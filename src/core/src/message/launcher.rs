@@ -14,6 +14,7 @@ use crate::project::ProjectKey;
 use crate::project_group::{GroupMember, GroupRecord};
 use crate::queue::GpuIndex;
 use crate::quota::QuotaUsage;
+use crate::slurm::resources::Cluster;
 use crate::slurm::{SlurmCommand, SlurmJobId, SlurmRequest, SlurmState};
 use crate::stream::{CapturedStream, Streams};
 
@@ -312,6 +313,8 @@ pub enum LauncherRequest {
         /// At most [`MAX_ASKED`] jobs.
         jobs: Vec<JobId>,
     },
+    /// What the cluster has. Answered by [`LauncherReply::Cluster`].
+    Cluster(ClusterRequest),
     /// Take over leases of another host. Accepted from uid 0 alone. Answered by [`LauncherReply::Done`].
     ImportPool {
         /// At most [`MAX_IMPORT`] records.
@@ -405,6 +408,24 @@ pub struct SubmitRequest {
     pub run: RunRequest,
     /// What is asked of Slurm.
     pub slurm: SlurmRequest,
+}
+
+/// A question what the cluster has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterRequest {
+    /// Whose associations are wanted; they need a consent as for a job.
+    pub of: Option<ClusterPerson>,
+}
+
+/// Somebody at the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterPerson {
+    /// For which application.
+    pub application: ApplicationName,
+    /// For which of its accounts.
+    pub account: AccountName,
+    /// Who he is.
+    pub os_account: OsIdentity,
 }
 
 /// The most jobs that one [`LauncherRequest::AskSlurm`] names: the answer fits into one packet.
@@ -595,6 +616,8 @@ pub enum LauncherReply {
         /// The number.
         slurm: SlurmJobId,
     },
+    /// What the cluster has.
+    Cluster(Cluster),
     /// Where jobs at Slurm stand.
     AtSlurm(Vec<(JobId, SlurmState)>),
 }

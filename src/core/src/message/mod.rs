@@ -23,10 +23,11 @@ pub use files::{
     FolderShare, IDLE_SECONDS, MAX_ENTRIES, MAX_KEPT, MAX_OPEN, OpenHow, OpenedOne, RenameHow,
 };
 pub use launcher::{
-    Asking, Authenticated, ConsentPage, ConsentRequest, ConverseRequest, ExamineRequest, ExplainPathRequest,
-    ExplainRequest, Explanation, GroupPage, JobCommand, JobState, LauncherReply, LauncherRequest, Leased,
-    LinkState, MAX_ASKED, MAX_FORGET, MAX_IMPORT, NotInGroup, PathAccess, PoolPage, Purpose, QuotaRequest,
-    Returned, RunRequest, SetGroupRequest, SubmitRequest, WithdrawRequest, Withdrawn,
+    Asking, Authenticated, ClusterPerson, ClusterRequest, ConsentPage, ConsentRequest, ConverseRequest,
+    ExamineRequest, ExplainPathRequest, ExplainRequest, Explanation, GroupPage, JobCommand, JobState,
+    LauncherReply, LauncherRequest, Leased, LinkState, MAX_ASKED, MAX_FORGET, MAX_IMPORT, NotInGroup,
+    PathAccess, PoolPage, Purpose, QuotaRequest, Returned, RunRequest, SetGroupRequest, SubmitRequest,
+    WithdrawRequest, Withdrawn,
 };
 pub use owner::{Offer, OwnerReply, OwnerRequest};
 pub use rebind::{RebindReply, RebindRequest};

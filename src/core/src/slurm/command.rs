@@ -88,6 +88,8 @@ pub struct Script<'a> {
     pub streams: &'a Streams,
     /// Which part of an array it is.
     pub array: Option<&'a ArrayPart>,
+    /// A program of the request's own, which takes the place of the first argument.
+    pub program: Option<&'a [u8]>,
 }
 
 /// The batch script. None if something in it cannot be there: a NUL, a variable without a shell's name, a stream that is
@@ -126,17 +128,48 @@ pub fn script(script: &Script<'_>) -> Option<Vec<u8>> {
         Some(_) => return None,
         None => text.extend_from_slice(b"cd 2>/dev/null || cd /\n"),
     }
-    if script.argv.first().is_none_or(|program| program.is_empty() || program.starts_with(b"-")) {
+    let arguments = if let Some(program) = script.program {
+        text.extend_from_slice(UNPACK.0);
+        base64(program, &mut text);
+        text.extend_from_slice(UNPACK.1);
+        script.argv.get(1..).unwrap_or_default()
+    } else if script.argv.first().is_none_or(|program| program.is_empty() || program.starts_with(b"-")) {
         return None;
-    }
-    text.extend_from_slice(b"exec");
-    for word in script.argv {
+    } else {
+        text.extend_from_slice(b"exec");
+        script.argv
+    };
+    for word in arguments {
         text.push(b' ');
         quote(word, &mut text)?;
     }
     redirect(script.streams, &mut text)?;
     text.push(b'\n');
     Some(text)
+}
+
+/// What stands around a program that the script brings. It becomes a file of the user's in the node's folder for such, whose
+/// name is gone before it begins, as on this machine; its interpreter reads it by the descriptor. None of its bytes is a
+/// directive or a command here.
+const UNPACK: (&[u8], &[u8]) = (
+    b"deputy_program=$(mktemp) && base64 -d > \"$deputy_program\" <<'DEPUTY' && chmod 700 \"$deputy_program\" || exit 126\n",
+    b"DEPUTY\nexec 3< \"$deputy_program\" && rm -f \"$deputy_program\" || exit 126\nexec /dev/fd/3",
+);
+
+/// As lines of letters, digits, `+`, `/` and `=`.
+fn base64(bytes: &[u8], text: &mut Vec<u8>) {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for line in bytes.chunks(57) {
+        for three in line.chunks(3) {
+            let byte = |at: usize| u32::from(three.get(at).copied().unwrap_or(0));
+            let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+            for at in 0..4_usize {
+                let letter = LETTERS[(bits >> (18 - 6 * at) & 63) as usize];
+                text.push(if at > three.len() { b'=' } else { letter });
+            }
+        }
+        text.push(b'\n');
+    }
 }
 
 /// Whether a shell can have a variable of this name.
@@ -192,7 +225,7 @@ fn redirect(streams: &Streams, text: &mut Vec<u8>) -> Option<()> {
 pub fn squeue(users: &[OsUid], jobs: &[&JobId]) -> Vec<String> {
     let users: Vec<String> = users.iter().map(ToString::to_string).collect();
     let users = format!("--user={}", users.join(","));
-    let format = "--Format=JobID:|,UserID:|,Name:|,State:|,exit_code:|,Reason:|";
+    let format = "--Format=JobID:|,UserID:|,Name:|,State:|,exit_code:|,BatchHost:|,Reason:|";
     words(&["squeue", "--noheader", "--all", "--states=all", format, &users, &names(jobs)])
 }
 
@@ -329,6 +362,7 @@ mod tests {
             umask: 0o22,
             streams: &streams,
             array: None,
+            program: None,
         };
         assert!(script(&least).is_some());
         for argv in [
@@ -396,6 +430,7 @@ mod tests {
             umask: 0o027,
             streams: &streams,
             array: None,
+            program: None,
         })
         .unwrap();
         assert!(!made.windows(2).any(|pair| pair == b"\r\n"));
@@ -428,6 +463,7 @@ mod tests {
             umask: 0o7027,
             streams: &streams,
             array: Some(&part),
+            program: None,
         });
         let made = made.unwrap();
         let mut shell = Command::new("/bin/sh");
@@ -441,6 +477,38 @@ mod tests {
         let slurm = found.iter().filter(|variable| variable.starts_with(b"SLURM_"));
         assert_eq!(slurm.count(), 4);
         assert!(found.contains(&&b"SLURM_ARRAY_TASK_ID=3"[..]), "{found:?}");
+    }
+
+    #[test]
+    fn a_program_of_the_requests_own_runs_as_it_is_and_says_nothing_here() {
+        let out = std::env::temp_dir().join(format!("deputy-script-own-{}", std::process::id()));
+        let streams = Streams {
+            output: Output::File { path: out.as_os_str().as_bytes().to_vec(), append: false },
+            ..null()
+        };
+        for length in 0..130 {
+            let odd = "x".repeat(length);
+            let program =
+                format!("#!/bin/sh\n#SBATCH --qos=high\r\nDEPUTY\n# {odd}\nprintf '%s|' {length} \"$@\"\n");
+            let program = program.replace("\nDEPUTY\n", "\n: DEPUTY\n");
+            let argv = [b"job.sh".to_vec(), b"a 'b'".to_vec(), b"--wrap=id".to_vec()];
+            let made = script(&Script {
+                argv: &argv,
+                environment: &[],
+                directory: Some(b"/"),
+                umask: 0o22,
+                streams: &streams,
+                array: None,
+                program: Some(program.as_bytes()),
+            })
+            .unwrap();
+            let text = String::from_utf8(made).unwrap();
+            assert!(!text.contains("#SBATCH") && !text.contains('\r'), "{text}");
+            let ended = Command::new("/bin/sh").arg("-c").arg(&text).status().unwrap();
+            let written = std::fs::read_to_string(&out).unwrap();
+            assert_eq!((ended.code(), written), (Some(0), format!("{length}|a 'b'|--wrap=id|")));
+        }
+        std::fs::remove_file(&out).unwrap();
     }
 
     #[test]

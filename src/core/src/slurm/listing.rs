@@ -87,6 +87,8 @@ pub struct Queued {
     pub state: String,
     /// How its script ended, as the kernel says it (`wait(2)`): a number that the accounting has only in part.
     pub status: u32,
+    /// Where its script runs; empty while it does not.
+    pub host: String,
     /// For what it waits.
     pub reason: String,
 }
@@ -119,14 +121,21 @@ fn is_part(id: &str) -> bool {
     whole.is_some_and(|whole| job_number(whole).is_some())
 }
 
+fn is_host(text: &str) -> bool {
+    text.len() <= 255 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
 fn queued(line: &str) -> Option<Queued> {
-    let mut fields = line.splitn(6, '|').skip(1);
+    let mut fields = line.splitn(7, '|').skip(1);
     let mut field = || fields.next();
     let (uid, name) = (field()?.parse().ok()?, field()?.to_owned());
-    let (state, status, reason) = (field()?, field()?.parse().ok()?, field()?.strip_suffix('|')?);
+    let (state, status, host, reason) =
+        (field()?, field()?.parse().ok()?, field()?, field()?.strip_suffix('|')?);
     let word = !state.is_empty() && state.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
     let reason = reason.chars().filter(|character| !character.is_control()).take(60).collect();
-    word.then(|| Queued { uid, name, state: state.to_owned(), status, reason })
+    // "n/a" while it has none.
+    let host = if is_host(host) { host.to_owned() } else { String::new() };
+    word.then(|| Queued { uid, name, state: state.to_owned(), status, host, reason })
 }
 
 /// A job and its steps in the accounting.
@@ -247,8 +256,8 @@ mod tests {
     #[test]
     fn a_queue_has_jobs_and_no_parts_of_jobs() {
         let jobs = queue(
-            "5|1001|n|PENDING|0|Resources|\n6_[1-9]|1001|n|PENDING|0|Priority|\n8+1|1001|n|PENDING|0|Priority|\n\
-             7|1002|n|RUNNING|0|None|\n",
+            "5|1001|n|PENDING|0|n1|Resources|\n6_[1-9]|1001|n|PENDING|0|Priority|\n8+1|1001|n|PENDING|0|n1|Priority|\n\
+             7|1002|n|RUNNING|0|n1|None|\n",
         );
         assert_eq!((jobs.jobs.len(), jobs.strange().len()), (2, 0));
         assert_eq!(jobs.about(FIVE).entry().unwrap().reason, "Resources");
@@ -257,17 +266,17 @@ mod tests {
 
     #[test]
     fn a_strange_line_of_the_queue_takes_the_word_from_its_own_job_alone() {
-        let good = "5|1001|n|PENDING|0|Resources|\n";
+        let good = "5|1001|n|PENDING|0|n1|Resources|\n";
         for bad in [
             "9|1001|n|PENDING",
-            "9|1001|n|PENDING|0|Resources",
-            "9|1001|n|PENDING|0:0|Resources|",
-            "9|x|n|PENDING|0|y|",
-            "9|1001|n|pending|0|y|",
-            "9|1001|n||0|y|",
-            "9|1001|n|RUNNING|0|None|\n9|1001|n|COMPLETED|0|None|",
+            "9|1001|n|PENDING|0|n1|Resources",
+            "9|1001|n|PENDING|0:0|n1|Resources|",
+            "9|x|n|PENDING|0|n1|y|",
+            "9|1001|n|pending|0|n1|y|",
+            "9|1001|n||0|n1|y|",
+            "9|1001|n|RUNNING|0|n1|None|\n9|1001|n|COMPLETED|0|n1|None|",
             "slurm_load_jobs error: Unable to contact slurm controller",
-            "_9|1001|n|RUNNING|0|None|",
+            "_9|1001|n|RUNNING|0|n1|None|",
             "",
             "|",
         ] {

@@ -2,7 +2,7 @@
 //!
 //! Everything here is a value made from values: the words that a request may have ([`names`], [`dependency`], [`array`]), what root's policy says
 //! about them ([`policy`]), the argument vectors and the batch script ([`command`]), what Slurm's programs answer
-//! ([`answer`], [`listing`]), and what that means for a job ([`state`]).
+//! ([`answer`], [`listing`], [`resources`]), and what that means for a job ([`state`]).
 
 pub mod answer;
 pub mod array;
@@ -11,6 +11,7 @@ pub mod dependency;
 pub mod listing;
 pub mod names;
 pub mod policy;
+pub mod resources;
 pub mod state;
 
 use serde::{Deserialize, Serialize};

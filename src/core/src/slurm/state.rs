@@ -27,7 +27,10 @@ pub enum SlurmState {
         reason: String,
     },
     /// It runs.
-    Running,
+    Running {
+        /// Where its script does; empty where that is not told.
+        host: String,
+    },
     /// The queue no longer has it running, and the accounting does not have its end yet.
     Unsettled,
     /// It ended.
@@ -122,7 +125,7 @@ pub fn open(queued: &Queued) -> Option<SlurmState> {
         "PENDING" | "CONFIGURING" | "REQUEUED" | "REQUEUE_HOLD" | "REQUEUE_FED" | "SPECIAL_EXIT"
         | "RESV_DEL_HOLD" => Some(SlurmState::Waiting { reason: queued.reason.clone() }),
         "RUNNING" | "COMPLETING" | "SUSPENDED" | "STOPPED" | "SIGNALING" | "STAGE_OUT" | "RESIZING" => {
-            Some(SlurmState::Running)
+            Some(SlurmState::Running { host: queued.host.clone() })
         }
         _ => None,
     }
@@ -232,7 +235,7 @@ mod tests {
         let rows = "5|1001|n|FAILED|127:0|0|00:00|00:00||9";
         let accounted = accounting(rows);
         let with = |status: u32, state: &str| {
-            let queued = queue(&format!("5|1001|n|{state}|{status}|NonZeroExitCode|"));
+            let queued = queue(&format!("5|1001|n|{state}|{status}|n1|NonZeroExitCode|"));
             state_of(queued.about(FIVE), accounted.about(FIVE))
         };
         let code = |code| (JobEnd::Exited { code }, None);
@@ -272,7 +275,7 @@ mod tests {
         assert_eq!(one("5|1001|m|COMPLETED|0:0|7|00:00|00:00||9"), SlurmState::Gone);
         assert_eq!(one("5|1002|n|COMPLETED|0:0|7|00:00|00:00||9"), SlurmState::Gone);
         assert_eq!(one(""), SlurmState::Gone);
-        let queued = queue("5|1001|n|COMPLETED|0|None|");
+        let queued = queue("5|1001|n|COMPLETED|0|n1|None|");
         let of = |uid| state("n", uid, queued.about(FIVE), Listed::Absent);
         assert_eq!((of(1001), of(1002)), (Some(SlurmState::Unsettled), Some(SlurmState::Gone)));
     }
@@ -286,7 +289,10 @@ mod tests {
         // The accounting alone would tell one of two codes, where the queue tells the code.
         let ended = accounting("5|1001|n|FAILED|127:0|0|00:00|00:00||9");
         assert_eq!(state("n", 1001, queue("5|x").about(FIVE), ended.about(FIVE)), None);
-        let runs = queue("5|1001|n|RUNNING|0|None|");
-        assert_eq!(state("n", 1001, runs.about(FIVE), Listed::NoNews), Some(SlurmState::Running));
+        let runs = queue("5|1001|n|RUNNING|0|n1|None|");
+        assert_eq!(
+            state("n", 1001, runs.about(FIVE), Listed::NoNews),
+            Some(SlurmState::Running { host: "n1".into() })
+        );
     }
 }

@@ -207,6 +207,13 @@ methods! {
     /// application (s).
     Manager.Queue(options) -> (queue) by ApplicationOrAdministrator(View) => jobs::queue::shown::queue;
 
+    /// What there is for jobs, here and at Slurm. The answer has hosts (aa{sv}: executor, name, state, partitions, cpus and
+    /// cpus_free (d), memory, memory_free, gpus and gpus_free (t), without those that are not counted; at most 200 nodes of
+    /// Slurm's, and of this machine what is free to administrators alone, but for GPUs), partitions (aa{sv}: the sums of all nodes) and, of
+    /// an account, associations (aa{sv}: account, partition, qos, limits (as), in Slurm's words). unavailable (s) says why the
+    /// cluster could not be asked. At a limited rate. Options: application (s), account (s).
+    Manager.Resources(options) -> (resources) by ApplicationOrAdministrator(View) => jobs::resources::resources;
+
     /// Figures for whoever watches the machine, each with name (s), labels (a{ss}) and value (t); `deputyctl metrics`
     /// prints them as OpenMetrics. Accounts and sessions are counted for the answer.
     Manager.Metrics() -> (metrics) by Administrator(View) => metrics::metrics;
@@ -439,8 +446,8 @@ methods! {
     /// executor (s: local or slurm; where it is absent, the kind's), and for Slurm partition, slurm_account and qos (s),
     /// nodes and tasks (u), constraint (s: features that each node has to have, with commas between), dependency (s: after,
     /// afterok, afternotok or afterany, a colon and the id of a job of the same account at Slurm; several with commas, of
-    /// which each has to hold) and hold (b: it waits for Job.Release); cpus is then for each task, memory and gpus for each node, and nothing comes by descriptor or
-    /// is captured;
+    /// which each has to hold) and hold (b: it waits for Job.Release); cpus is then for each task, memory and gpus for each node, and stdin,
+    /// stdout and stderr are files;
     ///
     /// watch (h: a pipe's writing end, or a socket: it gets the lines of Job.Watch, and is closed after the last);
     ///
@@ -460,7 +467,8 @@ methods! {
     Jobs.RunArray(subject, argv, indices, options) -> (array, jobs)
         by Application, asks PolkitQuestion::Run, Action::Run => jobs::run::run_array;
     /// The jobs, newest first: of the application, or those that ran as the caller's own OS account. Options:
-    /// application (s), by (s), account (s), state (s), kind (s), array (s), cursor (s), limit (u).
+    /// application (s), by (s), account (s), state (s), kind (s), array (s), slurm_job
+    /// (u: the open job that has this number at Slurm), cursor (s), limit (u).
     Jobs.List(options) -> (jobs, next) by OwnerOrApplicationOrAdministrator(View),
         needs Needs::ReadOrOwn(Permission::ViewJobs) => jobs::calls::list;
     /// Has the signal StateChanged sent to this connection, until it leaves the bus: of all jobs of the application, or of
@@ -472,7 +480,8 @@ methods! {
     /// The job: id, path, application, account, os_user, uid, gid, kind, name, argv, state (queued, starting, running,
     /// ending, done, lost, abandoned) with the time of each and, when it is done, how it ended (cause, where it did not
     /// by itself), what it used, by what its limits were held (limits_by), and how much it wrote to captured streams; executor, and of
-    /// one at Slurm slurm_job (u, the number there), while it waits Slurm's reason, and of one of an array array (s) and index (u).
+    /// one at Slurm slurm_job (u, the number there), while it waits Slurm's reason, while it runs host, and of one of an array array (s) and index (u);
+    /// stdout and stderr (ay), where they are files.
     Job.Get() -> (job) by OwnerOrApplicationOrAdministrator(View) => jobs::calls::get;
     /// A pipe with one line of JSON for each state of the job, beginning with the present one; end of file follows
     /// the last. A reader that does not read loses lines, never the end of file.

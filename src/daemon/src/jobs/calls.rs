@@ -1,7 +1,7 @@
 //! `Jobs.List` and the methods of a job.
 
 use deputy_core::message::JobCommand;
-use deputy_core::slurm::Executor;
+use deputy_core::slurm::{Executor, SlurmJobId};
 use deputy_core::{AccountName, Code, Denial, JobId, OsUid};
 
 use super::executor;
@@ -38,6 +38,7 @@ fn now(daemon: &Daemon, mut job: Job) -> Job {
         job.ended = newer.ended;
         job.slurm_job = job.slurm_job.or(newer.slurm_job);
         job.reason = newer.reason;
+        job.host = newer.host;
     }
     job
 }
@@ -184,6 +185,7 @@ pub async fn list(call: Call, (mut options,): (Options,)) -> Result<Granted<(Vec
     let state = options.text("state")?;
     let kind = options.name("kind")?;
     let array: Option<JobId> = options.name("array")?;
+    let slurm_job = options.number("slurm_job")?;
     let by = options.by()?;
     let request = page(options.page()?);
     options.finish()?;
@@ -204,6 +206,22 @@ pub async fn list(call: Call, (mut options,): (Options,)) -> Result<Granted<(Vec
             None => Scope::Application(name),
         })
     };
+    if let Some(number) = slurm_job {
+        // Of those that have ended Slurm gives the numbers again.
+        let mut found = Vec::new();
+        call.daemon.tracker.each(|job| {
+            let seen = match &scope {
+                None => false,
+                Some(Scope::OsUid(uid)) => job.os.uid == *uid,
+                Some(Scope::Account(name, account)) => (&job.application, &job.account) == (name, account),
+                Some(Scope::Application(name)) => job.application == *name,
+            };
+            if seen && job.slurm_job == Some(SlurmJobId(number)) {
+                found.push(record(job));
+            }
+        });
+        return Ok(grant.answer((found, String::new())));
+    }
     let filter = JobFilter { states, kind };
     let found: Page<Job> = match scope {
         Some(scope) => call.daemon.store.jobs(&scope, &filter, &request)?,

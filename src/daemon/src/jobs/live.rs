@@ -76,6 +76,11 @@ impl Live {
         self.lock().job.reason = Some(reason).filter(|reason| reason != "None");
     }
 
+    /// Takes note of where it runs at Slurm.
+    pub fn runs_on(&self, host: String) {
+        self.lock().job.host = Some(host).filter(|host| !host.is_empty());
+    }
+
     /// Its state.
     pub fn state(&self) -> JobState {
         self.lock().job.state.clone()

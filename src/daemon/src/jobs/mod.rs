@@ -10,6 +10,7 @@ pub mod live;
 pub mod output;
 pub mod queue;
 pub mod ready;
+pub mod resources;
 pub mod retention;
 pub mod run;
 mod services;

@@ -75,6 +75,11 @@ pub async fn run_array(
             "the option watch is for one job: an array is watched by Jobs.Subscribe",
         ));
     }
+    if asked.spec.needs_descriptors() {
+        return Err(Denial::invalid(
+            "nothing of an array comes by descriptor: its jobs begin at different times",
+        ));
+    }
     let array = JobId::from_random(random::bytes()?);
     let parts = indices.parts(&array);
     // Policy bounds how many there are, by any of them.
@@ -283,6 +288,7 @@ pub async fn accept(
         forgotten: None,
         slurm_job: None,
         reason: None,
+        host: None,
     };
     let change = Change::JobQueued {
         id: job.id.clone(),

@@ -8,7 +8,7 @@ use zbus::ObjectPath;
 
 use crate::bus::introspection::job_path;
 use crate::bus::record::Record;
-use crate::store::{Job, JobState};
+use crate::store::{Job, JobState, NULL};
 
 /// What is shown of a job, but for its argument vector.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -207,6 +207,14 @@ impl Shown {
     }
 }
 
+/// The file to which a stream goes, if it is kept in one.
+fn file_of(output: &Output) -> Option<Vec<u8>> {
+    match output {
+        Output::File { path, .. } if path != NULL => Some(path.clone()),
+        _ => None,
+    }
+}
+
 /// The job as `Job.Get` and `Jobs.List` show it.
 pub fn record(job: &Job) -> Record {
     let shown = Shown::from(job);
@@ -224,11 +232,20 @@ pub fn record(job: &Job) -> Record {
         .maybe("name", shown.name)
         .maybe("predecessor", job.spec.predecessor.as_ref().map(ToString::to_string))
         .with("argv", argv)
+        .maybe("stdout", file_of(&job.spec.streams.output))
+        .maybe(
+            "stderr",
+            file_of(match &job.spec.streams.error {
+                Output::SameAsOutput => &job.spec.streams.output,
+                other => other,
+            }),
+        )
         .maybe("directory", job.cwd.as_ref().map(|cwd| cwd.0.clone()))
         .with("state", shown.state)
         .with("executor", shown.executor)
         .maybe("slurm_job", shown.slurm_job)
         .maybe("reason", shown.reason)
+        .maybe("host", job.host.clone().filter(|_| job.state.is_open()))
         .maybe("array", shown.array)
         .maybe("index", shown.index)
         .with("queued", shown.queued)
@@ -291,6 +308,7 @@ pub(super) mod tests {
             forgotten: None,
             slurm_job: None,
             reason: None,
+            host: None,
         }
     }
 

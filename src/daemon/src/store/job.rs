@@ -188,6 +188,9 @@ pub struct Job {
     /// What it waits for at Slurm. Only in the daemon's memory.
     #[serde(skip)]
     pub reason: Option<String>,
+    /// Where it runs at Slurm. Only in the daemon's memory.
+    #[serde(skip)]
+    pub host: Option<String>,
 }
 
 #[cfg(test)]

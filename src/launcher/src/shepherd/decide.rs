@@ -187,10 +187,8 @@ fn at_slurm(
     check_executor(kind, Some(executor), &rule)?;
     let Some(asked) = asked else { return Ok(None) };
     check_bounds(&request.bounds)?;
-    if request.script || request.environment_descriptor || !request.gpus.is_empty() {
-        return Err(Denial::invalid(
-            "nothing of a job at Slurm comes by descriptor, and no GPU of this machine's",
-        ));
+    if !request.gpus.is_empty() {
+        return Err(Denial::invalid("no GPU of this machine's is a job's at Slurm"));
     }
     kind.slurm.as_ref().map(|policy| policy.check(asked, &rule)).transpose()
 }

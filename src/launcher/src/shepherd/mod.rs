@@ -53,7 +53,7 @@ pub use self::ending::end_all;
 pub use self::explain::explain;
 pub use self::folder::{abandon, captured, jobs_after};
 pub use self::gpus::count_gpus;
-pub use self::slurm::{ask as ask_slurm, command as command_at_slurm, submit};
+pub use self::slurm::{ask as ask_slurm, command as command_at_slurm, resources, submit};
 
 /// The whole life of a shepherd.
 pub fn run(

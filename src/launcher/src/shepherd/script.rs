@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
 
 use deputy_core::denial::Denial;
 use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, memfd_create};
@@ -26,6 +27,15 @@ impl Script {
     /// How many bytes it has.
     pub fn size(&self) -> usize {
         self.bytes
+    }
+
+    /// The whole of it.
+    pub fn contents(&self) -> Result<Vec<u8>, Denial> {
+        let mut bytes = vec![0; self.bytes];
+        let file = self.memfd.try_clone().map(File::from);
+        file.and_then(|file| file.read_exact_at(&mut bytes, 0))
+            .map_err(|error| Denial::internal(format!("the script's copy: {error}")))?;
+        Ok(bytes)
     }
 
     /// What is executed.
@@ -54,7 +64,7 @@ fn copy(bytes: &[u8]) -> io::Result<OwnedFd> {
 mod tests {
     use super::*;
     use std::io::Read as _;
-    use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn the_copy_cannot_be_changed() {

@@ -5,7 +5,7 @@ mod progress;
 mod quota;
 mod transfer;
 
-pub use quota::{alert, quota};
+pub use quota::{alert, bar, quota};
 
 use std::ffi::OsStr;
 use std::fs::File;

@@ -113,7 +113,7 @@ fn shown_quota(record: &mut Record) {
 }
 
 /// How full something is, in ten steps.
-fn bar(used: u64, limit: u64) -> String {
+pub fn bar(used: u64, limit: u64) -> String {
     let percent = u128::from(used) * 100 / u128::from(limit.max(1));
     let full = usize::try_from(percent / 10).unwrap_or(10).min(10);
     format!("[{}{}] {percent} %", "#".repeat(full), ".".repeat(10 - full))

@@ -44,7 +44,7 @@ pub(super) async fn begin(
 ) -> Begun {
     match job.spec.executor {
         Executor::Local => local::begin(tracker, opened, job, descriptors, gpus).await,
-        Executor::Slurm => slurm::begin(tracker, opened, job).await,
+        Executor::Slurm => slurm::begin(tracker, opened, job, descriptors).await,
     }
 }
 

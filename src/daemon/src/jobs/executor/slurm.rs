@@ -4,6 +4,7 @@
 //! takes. Only a job that Slurm, asked, no longer knows for some time is lost.
 
 use std::collections::HashMap;
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::daemon::Daemon;
 use crate::jobs::admit::Opened;
 use crate::jobs::dependencies;
 use crate::jobs::live::Live;
+use crate::jobs::stdio::Descriptors;
 use crate::jobs::track::{Tracker, told_to_stop};
 use crate::launcher::LauncherError;
 use crate::store::{Change, Job, JobSpec, JobState, Timestamp};
@@ -92,9 +94,9 @@ pub fn check(daemon: &Daemon, kind: &Kind, rule: &str, spec: &JobSpec) -> Result
         )
         .remedy("have root add the table [executor.slurm] to deputy.toml"));
     }
-    if spec.needs_descriptors() || spec.streams.captures() {
+    if spec.streams.descriptors() > 0 || spec.streams.captures() {
         return Err(Denial::invalid(
-            "nothing of a job at Slurm comes by descriptor or is captured: name files for its input and output",
+            "the streams of a job at Slurm are files: none comes by descriptor, and nothing is captured",
         )
         .remedy("with deputyctl run: --executor slurm, and --stdout FILE"));
     }
@@ -103,8 +105,13 @@ pub fn check(daemon: &Daemon, kind: &Kind, rule: &str, spec: &JobSpec) -> Result
 }
 
 /// Has a job submitted; it is Slurm's from then on.
-pub(super) async fn begin(tracker: &Tracker, opened: Option<Opened>, job: &Job) -> Begun {
-    let mut begun = submit(tracker, opened, job).await;
+pub(super) async fn begin(
+    tracker: &Tracker,
+    opened: Option<Opened>,
+    job: &Job,
+    descriptors: &Descriptors,
+) -> Begun {
+    let mut begun = submit(tracker, opened, job, descriptors).await;
     for _ in 0..TRIES {
         match begun {
             // What it waits for has ended in this moment: nothing was submitted, and the ledger will say how it ended.
@@ -115,19 +122,21 @@ pub(super) async fn begin(tracker: &Tracker, opened: Option<Opened>, job: &Job) 
             }
             begun => return begun,
         }
-        begun = submit(tracker, None, job).await;
+        begun = submit(tracker, None, job, descriptors).await;
     }
     begun
 }
 
-async fn submit(tracker: &Tracker, opened: Option<Opened>, job: &Job) -> Begun {
+async fn submit(tracker: &Tracker, opened: Option<Opened>, job: &Job, descriptors: &Descriptors) -> Begun {
     let left = dependencies::left(tracker, &job.application, &job.account, &job.spec.slurm.dependencies);
     let slurm = SlurmRequest { dependencies: left.map_err(LauncherError::Denied)?, ..asked(&job.spec) };
     let run = local::request(job, tracker.project_group(job), job.spec.streams.clone(), Vec::new());
     let request = LauncherRequest::Submit(SubmitRequest { run, slurm });
+    // Its streams are files, so that there are no others.
+    let passed: Vec<_> = descriptors.script.iter().chain(&descriptors.environment).map(AsFd::as_fd).collect();
     let channel = match opened {
-        Some(Ok(channel)) if channel.request(&request, &[]).await.is_ok() => channel,
-        _ => tracker.0.launcher.request(&request, &[]).await?,
+        Some(Ok(channel)) if channel.request(&request, &passed).await.is_ok() => channel,
+        _ => tracker.0.launcher.request(&request, &passed).await?,
     };
     match timeout(SUBMIT, channel.reply()).await {
         Err(_) => Err(LauncherError::TimedOut),
@@ -232,7 +241,8 @@ async fn heard(tracker: &Tracker, live: &Live, state: SlurmState, absent_since: 
             live.waits_for(reason);
             return false;
         }
-        SlurmState::Running => {
+        SlurmState::Running { host } => {
+            live.runs_on(host);
             if live.become_state(JobState::Running {}, None) {
                 let Job { id, starting, started, .. } = live.job();
                 tracker.commit(Change::JobStarted { id, starting, started }).await;

@@ -4,6 +4,7 @@
 //! give, and of the one thing that it cannot find out by itself and needs to share the machine: how many GPUs nobody
 //! has. Only an administrator is told what all use together, and each application.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use deputy_core::Denial;
@@ -12,10 +13,12 @@ use deputy_core::schedule::{Amount, Most, Resource, Waiting};
 use tokio::time::timeout;
 use zbus::ObjectPath;
 
+use super::Queue;
 use crate::authority::{About, Call, Granted, Ground};
 use crate::bus::introspection::job_path;
 use crate::bus::options::Options;
 use crate::bus::record::{Record, list};
+use crate::directory::Snapshot;
 
 /// The most waiting jobs of one answer.
 const MOST_SHOWN: usize = 1000;
@@ -66,6 +69,17 @@ pub async fn queue(call: Call, (mut options,): (Options,)) -> Result<Granted<(Re
         shown.with("applications", list(applications)).with("jobs", list(jobs.iter().map(waiting).collect()))
     });
     Ok(grant.answer((shown,)))
+}
+
+impl Queue {
+    /// What this machine has for jobs, what of it is free, and how many GPUs nobody has.
+    pub fn machine(&self, snapshot: &Arc<Snapshot>) -> (Most, Most, u64) {
+        self.with(snapshot, |state| {
+            let capacity = state.scheduler.capacity();
+            let free = capacity.without(state.scheduler.used());
+            (capacity, free, state.scheduler.gpus().free().count() as u64)
+        })
+    }
 }
 
 fn waiting(waiting: &Waiting<'_>) -> Record {

@@ -141,6 +141,7 @@ fn queue(change: &Change, number: u64, at: Timestamp, draft: &mut Draft<'_>) -> 
         forgotten: None,
         slurm_job: None,
         reason: None,
+        host: None,
     };
     draft.put(key, &job);
     for index in [

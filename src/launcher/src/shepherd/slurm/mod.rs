@@ -9,6 +9,7 @@ mod dependencies;
 mod end;
 mod program;
 mod record;
+mod resources;
 mod submit;
 
 use deputy_core::denial::{Code, Denial};
@@ -17,6 +18,7 @@ use deputy_core::settings::{Settings, SlurmSettings};
 pub use self::ask::ask;
 pub use self::end::command;
 pub use self::record::is_submitted;
+pub use self::resources::resources;
 pub use self::submit::{attach, submit};
 
 /// What `deputy.toml` says about Slurm.

@@ -20,15 +20,16 @@ use deputy_sys::Credentials;
 use deputy_wire::Peer;
 use rustix::fs::{SeekFrom, seek};
 use rustix::net::{SocketFlags, accept_with};
+use zeroize::Zeroizing;
 
 use super::program::{Account, run};
 use super::{dependencies, no_answer, program, record};
 use crate::request::{refuse, reply, slot};
 use crate::shepherd::decide::{self, Decision, Purpose};
 use crate::shepherd::folder::{self, JobFolder};
-use crate::shepherd::script::Script;
+use crate::shepherd::script::Script as SealedScript;
 use crate::shepherd::session::{self, JobSession};
-use crate::shepherd::variables::Variables;
+use crate::shepherd::stdio::{self, Brought};
 
 /// How long Slurm is asked what became of a submission, before it is for whoever attaches to ask.
 const ASKED_FOR: Duration = Duration::from_secs(60);
@@ -40,8 +41,24 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// Slurm's own time for a message is ten seconds where its configuration has no other.
 const SETTLED: Duration = Duration::from_secs(60);
 
+/// What is beside a request.
+struct Beside {
+    /// Its script and its secret variables.
+    brought: Brought,
+    /// For what jobs of Slurm's it waits.
+    after: Vec<(When, SlurmJobId)>,
+    /// Who asks.
+    peer: Peer,
+}
+
 /// The whole life of a child that submits.
-pub fn submit(settings: &Settings, request: &SubmitRequest, connection: &OwnedFd, peer: Peer) {
+pub fn submit(
+    settings: &Settings,
+    request: &SubmitRequest,
+    descriptors: Vec<OwnedFd>,
+    connection: &OwnedFd,
+    peer: Peer,
+) {
     let slot = match slot("jobs", settings.launcher.max_jobs) {
         Ok(slot) => slot,
         Err(denial) => return refuse(connection, peer, denial),
@@ -50,12 +67,16 @@ pub fn submit(settings: &Settings, request: &SubmitRequest, connection: &OwnedFd
         Ok(after) => after,
         Err(denial) => return refuse(connection, peer, denial),
     };
+    let brought = match stdio::take(&request.run, descriptors) {
+        Ok(brought) => brought,
+        Err(denial) => return refuse(connection, peer, denial),
+    };
     // The commit point, as for any job: from here on this id has been used.
     let folder = match JobFolder::create(&request.run.job) {
         Ok(folder) => folder,
         Err(denial) => return refuse(connection, peer, denial),
     };
-    match submitted(settings, request, &after, &folder, peer) {
+    match submitted(settings, request, &Beside { brought, after, peer }, &folder) {
         Ok(Some(slurm)) => reply(connection, &LauncherReply::Submitted { slurm }),
         // Nobody knows yet. Whoever attaches asks again.
         Ok(None) => reply(connection, &LauncherReply::Denied(unknown())),
@@ -74,18 +95,17 @@ fn unknown() -> Denial {
 fn submitted(
     settings: &Settings,
     request: &SubmitRequest,
-    after: &[(When, SlurmJobId)],
+    beside: &Beside,
     folder: &JobFolder,
-    peer: Peer,
 ) -> Result<Option<SlurmJobId>, Denial> {
     let SubmitRequest { run, slurm } = request;
     // Before consent is read, as for any job.
     folder.record_identity(run)?;
     let slurm_settings = super::settings(settings)?;
-    let purpose = Purpose::Submit { by_uid: peer.uid, slurm };
-    let decision = decide::decide(settings, run, &Variables::default(), purpose)?;
+    let purpose = Purpose::Submit { by_uid: beside.peer.uid, slurm };
+    let decision = decide::decide(settings, run, &beside.brought.variables, purpose)?;
     let session = session::open(&decision, &decision.target.entry.name, &run.os_account)?;
-    let outcome = in_session(slurm_settings, run, after, folder, &decision, &session, peer);
+    let outcome = in_session(slurm_settings, run, beside, folder, &decision, &session);
     session.close();
     outcome
 }
@@ -93,15 +113,14 @@ fn submitted(
 fn in_session(
     slurm: &SlurmSettings,
     request: &RunRequest,
-    after: &[(When, SlurmJobId)],
+    beside: &Beside,
     folder: &JobFolder,
     decision: &Decision,
     session: &JobSession,
-    peer: Peer,
 ) -> Result<Option<SlurmJobId>, Denial> {
     let asked = decision.slurm.as_ref().ok_or_else(|| Denial::internal("no decision about Slurm"))?;
     let umask = session.umask | (request.umask.unwrap_or(0) & MAX_UMASK);
-    let script = script(request, asked, umask)?;
+    let script = script(request, &beside.brought, asked, umask)?;
     let account = Account {
         credentials: Credentials {
             uid: request.os_account.uid,
@@ -114,7 +133,7 @@ fn in_session(
         limits: session.limits.clone(),
         no_new_privileges: decision.no_new_privileges,
     };
-    let argv = command::sbatch(&request.job, asked, &bounds(request, decision), after);
+    let argv = command::sbatch(&request.job, asked, &bounds(request, decision), &beside.after);
     decision.still_holds(request)?;
     // What is not there submits nothing: that need not be asked of Slurm afterwards.
     program::path(slurm, "sbatch")?;
@@ -136,7 +155,7 @@ fn in_session(
     };
     if let Some(number) = number {
         record::submitted(&request.job, number)?;
-        log(request, decision, asked, number, peer);
+        log(request, decision, asked, number, beside.peer);
     }
     Ok(number)
 }
@@ -154,22 +173,31 @@ fn refused(words: String) -> Denial {
 }
 
 /// The batch script, sealed, to be read from its beginning.
-fn script(request: &RunRequest, asked: &SlurmRequest, umask: u32) -> Result<OwnedFd, Denial> {
+fn script(
+    request: &RunRequest,
+    brought: &Brought,
+    asked: &SlurmRequest,
+    umask: u32,
+) -> Result<OwnedFd, Denial> {
+    let program = brought.script.as_ref().map(SealedScript::contents).transpose()?;
+    let secret = brought.variables.iter().map(<[u8]>::to_vec);
+    let environment = Zeroizing::new(request.environment.iter().cloned().chain(secret).collect::<Vec<_>>());
     let script = command::Script {
         argv: &request.argv,
-        environment: &request.environment,
+        environment: &environment,
         directory: request.directory.as_deref(),
         umask,
         streams: &request.streams,
         array: asked.array.as_ref(),
+        program: program.as_deref(),
     };
-    let text = command::script(&script).ok_or_else(|| {
+    let text = command::script(&script).map(Zeroizing::new).ok_or_else(|| {
         Denial::invalid(
             "a job at Slurm has files for its streams, variables with names of a shell's, and a program that does not \
              begin with -",
         )
     })?;
-    let sealed = Script::seal(&text)?.into_descriptor();
+    let sealed = SealedScript::seal(&text)?.into_descriptor();
     seek(&sealed, SeekFrom::Start(0)).map_err(|error| Denial::internal(format!("the script: {error}")))?;
     Ok(sealed)
 }

@@ -1,0 +1,45 @@
+//! What the cluster has, and what Slurm grants one person: `sinfo` by the operator or that person, `sacctmgr` by him alone.
+
+use deputy_core::denial::{Code, Denial};
+use deputy_core::message::ClusterRequest;
+use deputy_core::settings::Settings;
+use deputy_core::slurm::resources::{self, Cluster};
+
+use super::program::{Account, run};
+use crate::consents;
+use crate::rules::Rules;
+
+/// Answers. Whoever is asked about has to have a consent that holds, as for a job: a program starts as him.
+pub fn resources(settings: &Settings, request: &ClusterRequest) -> Result<Cluster, Denial> {
+    let slurm = super::settings(settings)?;
+    let person = match &request.of {
+        None => None,
+        Some(of) => {
+            let rules = Rules::under(settings.clone(), &of.application)?;
+            consents::would_be_valid(&rules, &of.account, &of.os_account)?;
+            rules.pinned_target(&of.os_account)?;
+            Some((Account::of(&of.os_account)?, &of.os_account.name))
+        }
+    };
+    let operator = slurm.operator.as_ref().map(Account::operator).transpose()?;
+    let asks = operator.as_ref().or(person.as_ref().map(|(account, _)| account)).ok_or_else(|| {
+        Denial::new(
+            Code::SlurmUnavailable,
+            "deputy.toml: executor.slurm.operator",
+            "there is no operator that asks Slurm what the cluster has",
+        )
+        .remedy("name an account, or have root name an operator")
+    })?;
+    let nodes = run(slurm, asks, &resources::sinfo(), None)?.good("sinfo")?;
+    let associations = match &person {
+        None => String::new(),
+        Some((account, name)) => {
+            run(slurm, account, &resources::sacctmgr(name.as_str()), None)?.good("sacctmgr")?
+        }
+    };
+    let (cluster, strange) = resources::cluster(&nodes, &associations);
+    if strange > 0 {
+        tracing::warn!(event = "slurm_strange", program = "sinfo and sacctmgr", lines = strange);
+    }
+    Ok(cluster)
+}
