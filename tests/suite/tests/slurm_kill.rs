@@ -28,6 +28,17 @@ fn storm() -> usize {
 /// The states after which nothing happens.
 const ENDED: [&str; 3] = ["done", "abandoned", "lost"];
 
+/// What the cluster's administrator does when a controller that was killed has given a number again that the node still has:
+/// the node then takes no more jobs.
+fn resume_the_node() {
+    let node = as_user("root", &["sinfo", "--noheader", "--format=%n %t"]);
+    for (name, state) in node.stdout.lines().filter_map(|line| line.split_once(' ')) {
+        if state.starts_with("drain") || state.starts_with("drng") {
+            as_user("root", &["scontrol", "update", &format!("nodename={name}"), "state=resume"]);
+        }
+    }
+}
+
 /// The open and ended jobs of the application, by id; none while `deputyd` is away.
 fn jobs() -> Option<BTreeMap<String, serde_json::Value>> {
     let output = deputyctl(PORTAL, &["--json", "job", "list", "hpc"]);
@@ -54,6 +65,7 @@ fn kill(name: &str) {
 fn kill_the_controller() {
     kill("slurmctld");
     wait_until("the controller answers", || as_user("root", &["squeue", "--noheader"]).status == 0);
+    resume_the_node();
 }
 
 #[test]
@@ -108,6 +120,7 @@ fn settled() -> BTreeMap<String, serde_json::Value> {
     let mut all = BTreeMap::new();
     for _ in 0..1800 {
         std::thread::sleep(Duration::from_secs(1));
+        resume_the_node();
         let Some(found) = jobs() else { continue };
         all = found;
         if all.values().all(|job| ENDED.contains(&job["state"].as_str().unwrap_or_default())) {
