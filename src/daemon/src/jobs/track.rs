@@ -379,12 +379,21 @@ impl Tracker {
     }
 
     /// Tells the end and records it. Answers the job if its folder can go.
+    ///
+    /// An exit is on root's record already, and told at once. Any other end is the ledger's word alone: it is told when
+    /// the ledger has it, since a daemon that starts again without it would find another one.
     async fn record_end(&self, live: &Live, state: JobState, at: Option<Timestamp>) -> Option<JobId> {
         let ended = at.unwrap_or_else(Timestamp::now);
-        live.become_state(state.clone(), Some(ended));
-        self.0.queue.ended(&live.job());
+        let exited = matches!(state, JobState::Ended { .. });
+        let tell = |state: JobState| {
+            live.become_state(state, Some(ended));
+            self.0.queue.ended(&live.job());
+        };
+        if exited {
+            tell(state.clone());
+        }
         let Job { id, starting, started, ending, .. } = live.job();
-        let change = match state {
+        let change = match state.clone() {
             JobState::Ended { end, cause, usage, captured, enforcement } => Change::JobEnded {
                 id: id.clone(),
                 end,
@@ -403,6 +412,9 @@ impl Tracker {
         };
         if !self.commit(change).await {
             return None;
+        }
+        if !exited {
+            tell(state);
         }
         self.live_jobs().remove(&id);
         let job = live.job();
