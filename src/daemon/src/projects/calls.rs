@@ -65,7 +65,8 @@ async fn follow(
     let left_out = match group::set(daemon, &project, project.workers()).await {
         Ok(left_out) => left_out,
         Err(denial) => {
-            note("the project's group is not in step with its members", denial);
+            note("the project's group is not in step with its members yet", denial);
+            group::bring_into_step(daemon, application, key);
             Vec::new()
         }
     };

@@ -132,12 +132,17 @@ pub fn workers_without(project: &Project, account: &AccountName) -> Vec<GroupMem
     workers
 }
 
-/// Brings a project's group into step with the ledger, beside whatever goes on.
+/// Brings a project's group into step with the ledger, beside whatever goes on. Begins again until the launcher can be
+/// reached.
 pub fn bring_into_step(daemon: &Arc<Daemon>, application: &ApplicationName, key: &ProjectKey) {
     let (daemon, application, key) = (Arc::clone(daemon), application.clone(), key.clone());
     tokio::spawn(async move {
-        if let Err(denial) = step(&daemon, &application, &key, true).await {
+        while let Err(denial) = step(&daemon, &application, &key, true).await {
             tracing::warn!(%application, project = %key, message = denial.message, "a project's group is not in step");
+            if denial.code != Code::LauncherUnavailable {
+                return;
+            }
+            tokio::time::sleep(AGAIN).await;
         }
     });
 }
