@@ -97,7 +97,7 @@ mod tests {
             "memory_free": 4_294_967_296_u64, "gpus": 0, "gpus_free": 0
         }, { "name": "n2", "cpus": 1.5, "gpus": 2 }]);
         let rows = rows(Some(&host));
-        assert_eq!(rows[0]["cpus"], "12 free of 16 [###.......] 25 %");
+        assert_eq!(rows[0]["cpus"], "12 free of 16 [##........] 25 %");
         assert_eq!(rows[0]["memory"], "4.0 GiB free of 8.0 GiB [#####.....] 50 %");
         assert_eq!(rows[0]["gpus"], "0");
         // Where it is not told what is free.
