@@ -517,8 +517,8 @@ fn serve(connection: &OwnedFd, manner: Manner, heard: &Mutex<Vec<Vec<u8>>>) {
     let Ok((_, length)) = recv(connection, bytes.as_mut_slice(), RecvFlags::empty()) else { return };
     let Ok(query) = decode_query(&bytes[..length]) else { return };
     if manner == Manner::Late {
-        // By far: who asks counts from when he has time to.
-        std::thread::sleep(SOON * 5);
+        // For whatever was asked: a verdict may take longer than a look at the account.
+        std::thread::sleep(query.question.patience() + SOON);
     }
     if let Question::Authenticate { password } = query.question {
         heard.lock().unwrap().push(password.to_vec());
