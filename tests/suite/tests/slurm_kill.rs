@@ -1,5 +1,5 @@
-//! `kill -9` of `deputyd`, the launcher, its children and Slurm's controller while jobs are submitted: each job is
-//! submitted once or not at all, and the exact end of each that was is known.
+//! `kill -9` of `deputyd`, the launcher and its children, and restarts of Slurm's controller, while jobs are submitted: each
+//! job is submitted once or not at all, and the exact end of each that was is known.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
