@@ -141,7 +141,7 @@ keep_journal() {
 
 # suite_program NAME: the newest build of one of the suite's test programs.
 suite_program() {
-    # The same selection of packages as everywhere: see tests/all.sh.
+    # The same selection of packages as everywhere: see tests/programs.sh.
     found=$(cargo test --locked --quiet --workspace --test "$1" --no-run --message-format=json 2>/dev/null |
         sed -n 's/.*"executable":"\([^"]*\/'"$1"'-[^"]*\)".*/\1/p' | tail -n 1)
     [ -n "$found" ] && printf '%s\n' "$found"

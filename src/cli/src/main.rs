@@ -12,6 +12,7 @@ mod failure;
 mod launcher;
 #[cfg(test)]
 mod manual;
+mod memory;
 mod options;
 mod output;
 mod signals;

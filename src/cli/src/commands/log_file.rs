@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, ErrorKind, Seek as _, SeekFrom, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
@@ -113,15 +113,8 @@ fn open_own(path: &Path) -> Result<File, Failure> {
 /// Copies what there is from a byte on to standard output; how much that was.
 fn copy(file: &mut File, position: u64) -> io::Result<u64> {
     file.seek(SeekFrom::Start(position))?;
-    let (mut copied, mut buffer) = (0, vec![0; 64 * 1024]);
     let mut output = io::stdout().lock();
-    loop {
-        let count = file.read(&mut buffer)?;
-        if count == 0 {
-            output.flush()?;
-            return Ok(copied);
-        }
-        output.write_all(&buffer[..count])?;
-        copied += count as u64;
-    }
+    let copied = io::copy(file, &mut output)?;
+    output.flush()?;
+    Ok(copied)
 }

@@ -5,6 +5,12 @@ use serde::{Deserialize, Serialize};
 use super::listing::{Accounted, Exit, Listed, Queued};
 use crate::job::{EndCause, JobEnd, Usage};
 
+/// Slurm's word for a job that somebody cancelled.
+pub const CANCELLED: &str = "CANCELLED";
+
+/// The signal with which it ends one, and one whose time is up.
+pub const TERM: i32 = 15;
+
 /// How a job ended, by Slurm's accounting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
@@ -142,11 +148,11 @@ fn by_accounting(job: &Accounted, status: u32) -> SlurmState {
         // Not 0, and 0 without its highest bit.
         "FAILED" => (Some(JobEnd::Exited { code: 128 }), 0, None),
         // One that never ran has no first step.
-        "CANCELLED" | "DEADLINE" if job.batch.is_none() && job.elapsed_seconds == 0 => {
+        CANCELLED | "DEADLINE" if job.batch.is_none() && job.elapsed_seconds == 0 => {
             return SlurmState::NeverRan { state: shown };
         }
-        "CANCELLED" => (None, 15, Some(EndCause::Cancelled)),
-        "TIMEOUT" => (None, 15, Some(EndCause::TimeLimit)),
+        CANCELLED => (None, TERM, Some(EndCause::Cancelled)),
+        "TIMEOUT" => (None, TERM, Some(EndCause::TimeLimit)),
         "OUT_OF_MEMORY" => (None, 9, Some(EndCause::OutOfMemory)),
         "PENDING" | "RUNNING" | "SUSPENDED" | "RESIZING" | "REQUEUED" => return SlurmState::Unsettled,
         _ => return SlurmState::Failed { state: shown },

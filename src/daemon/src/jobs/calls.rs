@@ -14,7 +14,7 @@ use crate::authority::{About, Call, Grant, Granted, Ground};
 use crate::bus::options::Options;
 use crate::bus::record::Record;
 use crate::daemon::Daemon;
-use crate::store::{Change, Job, JobFilter, JobState, Page, Scope};
+use crate::store::{Actor, Change, Job, JobFilter, JobState, Page, Scope};
 
 /// The grace of a cancelled job that was given none.
 const DEFAULT_GRACE_MS: u32 = 10_000;
@@ -107,10 +107,7 @@ pub async fn release(call: Call, (options,): (Options,)) -> Result<Granted<()>, 
 async fn wait_or_go_on(call: Call, mut options: Options, held: bool) -> Result<Granted<()>, Denial> {
     let by = options.by()?;
     options.finish()?;
-    let (mut grant, job) = of_call(&call).await?;
-    let about = About::application(Some(job.application.clone())).account(&job.account);
-    call.act(&mut grant, about.os_user(Some(&job.os.name)).by(by))?;
-    let actor = grant.actor()?;
+    let (grant, job, actor) = to_command(&call, by).await?;
     if job.spec.executor != Executor::Slurm {
         return Err(Denial::invalid("only a job at Slurm is held and released"));
     }
@@ -126,12 +123,18 @@ async fn wait_or_go_on(call: Call, mut options: Options, held: bool) -> Result<G
     Ok(grant.answer(()))
 }
 
-async fn command(call: Call, command: JobCommand, by: Option<String>) -> Result<Granted<()>, Denial> {
-    let (mut grant, job) = of_call(&call).await?;
+/// The job of a call, for a caller who may change something about it.
+async fn to_command(call: &Call, by: Option<String>) -> Result<(Grant, Job, Actor), Denial> {
+    let (mut grant, job) = of_call(call).await?;
     let about = About::application(Some(job.application.clone())).account(&job.account);
     call.act(&mut grant, about.os_user(Some(&job.os.name)).by(by))?;
     // Whoever has an actor may change something.
     let actor = grant.actor()?;
+    Ok((grant, job, actor))
+}
+
+async fn command(call: Call, command: JobCommand, by: Option<String>) -> Result<Granted<()>, Denial> {
+    let (grant, job, actor) = to_command(&call, by).await?;
     let live = call.daemon.tracker.get(&job.id).filter(|live| live.state().is_open());
     let Some(live) = live else {
         if matches!(command, JobCommand::Cancel { .. }) {

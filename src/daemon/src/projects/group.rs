@@ -137,13 +137,10 @@ pub fn workers_without(project: &Project, account: &AccountName) -> Vec<GroupMem
 pub fn bring_into_step(daemon: &Arc<Daemon>, application: &ApplicationName, key: &ProjectKey) {
     let (daemon, application, key) = (Arc::clone(daemon), application.clone(), key.clone());
     tokio::spawn(async move {
-        while let Err(denial) = step(&daemon, &application, &key, true).await {
+        let told = |denial: &Denial| {
             tracing::warn!(%application, project = %key, message = denial.message, "a project's group is not in step");
-            if denial.code != Code::LauncherUnavailable {
-                return;
-            }
-            tokio::time::sleep(AGAIN).await;
-        }
+        };
+        until_reached(|| step(&daemon, &application, &key, true), told).await;
     });
 }
 
@@ -167,8 +164,16 @@ async fn step(
 /// Brings the groups of all projects into step: what an earlier daemon or a child of the launcher's left by half. Begins
 /// again until the launcher can be reached.
 pub async fn reconcile(daemon: Arc<Daemon>) {
-    while let Err(denial) = reconcile_once(&daemon).await {
+    let told = |denial: &Denial| {
         tracing::warn!(message = denial.message, "the groups of projects are not known to be in step");
+    };
+    until_reached(|| reconcile_once(&daemon), told).await;
+}
+
+/// Does it, and again until the launcher can be reached. Each failure is told.
+async fn until_reached<F: Future<Output = Result<(), Denial>>>(work: impl Fn() -> F, told: impl Fn(&Denial)) {
+    while let Err(denial) = work().await {
+        told(&denial);
         if denial.code != Code::LauncherUnavailable {
             return;
         }

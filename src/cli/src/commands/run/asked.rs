@@ -1,20 +1,20 @@
 //! What the options of `run` are as the options of the call.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use deputy_core::denial::Code;
 use deputy_core::slurm::Executor;
-use rustix::fs::{MemfdFlags, memfd_create};
 use zbus::{Fd, Variant};
 use zeroize::Zeroizing;
 
 use super::streams::Streams;
 use crate::bus::CallOptions;
 use crate::failure::Failure;
+use crate::memory;
 use crate::options::RunOptions;
 
 /// The most bytes of a file with variables.
@@ -138,12 +138,7 @@ fn variables_of(path: &Path) -> Result<OwnedFd, Failure> {
         joined.extend_from_slice(line);
         joined.push(0);
     }
-    // It is in no file system, and gone with its last holder.
-    let mut memory =
-        File::from(memfd_create("variables", MemfdFlags::CLOEXEC).map_err(std::io::Error::from)?);
-    memory.write_all(&joined)?;
-    std::io::Seek::rewind(&mut memory)?;
-    Ok(memory.into())
+    memory::holding("variables", &joined)
 }
 
 #[cfg(test)]

@@ -3,20 +3,19 @@
 mod directives;
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use deputy_core::denial::Code;
-use rustix::fs::{MemfdFlags, memfd_create};
 use zbus::{Fd, OwnedObjectPath, Variant};
 use zeroize::Zeroizing;
 
 use super::{Context, block_on, record_of};
 use crate::bus::{Bus, CallOptions, JOB_PREFIX};
 use crate::failure::Failure;
+use crate::memory;
 use crate::options::SubmitOptions;
 use crate::output;
 use crate::value::{self, Dictionary, Record};
@@ -69,7 +68,7 @@ async fn new(bus: &Bus, options: &SubmitOptions) -> Result<String, Failure> {
         ("executor", "slurm".into()),
     ]);
     directives::add(&script, &mut call)?;
-    call.insert("script", memory("script", &script)?);
+    call.insert("script", held("script", &script)?);
     for (key, value) in [
         ("kind", options.kind.as_ref().map(ToString::to_string)),
         ("project", options.project.as_ref().map(ToString::to_string)),
@@ -79,7 +78,7 @@ async fn new(bus: &Bus, options: &SubmitOptions) -> Result<String, Failure> {
         }
     }
     if !options.pass.is_empty() {
-        call.insert("environment_fd", memory("variables", &passed(&options.pass))?);
+        call.insert("environment_fd", held("variables", &passed(&options.pass))?);
     }
     let name = options
         .script
@@ -151,11 +150,8 @@ fn passed(names: &[String]) -> Zeroizing<Vec<u8>> {
 }
 
 /// A descriptor of memory that holds this.
-fn memory(name: &str, bytes: &[u8]) -> Result<Variant<'static>, Failure> {
-    let mut file = File::from(memfd_create(name, MemfdFlags::CLOEXEC).map_err(std::io::Error::from)?);
-    file.write_all(bytes)?;
-    file.rewind()?;
-    Ok(Variant::Fd(Fd::from(OwnedFd::from(file))))
+fn held(name: &str, bytes: &[u8]) -> Result<Variant<'static>, Failure> {
+    Ok(Variant::Fd(Fd::from(memory::holding(name, bytes)?)))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use deputy_core::kind::Kind;
 use deputy_core::message::{JobCommand, LauncherReply, LauncherRequest, MAX_ASKED, SubmitRequest};
 use deputy_core::settings::SlurmSettings;
 use deputy_core::slurm::policy::check_bounds;
+use deputy_core::slurm::state::{CANCELLED, TERM};
 use deputy_core::slurm::{Ended, SlurmCommand, SlurmJobId, SlurmRequest, SlurmState};
 use deputy_core::stream::Captured;
 use deputy_core::{Code, Denial, JobId};
@@ -40,10 +41,6 @@ const SOON: Duration = Duration::from_secs(1);
 
 /// How often a submission is tried again for a job that ends while another one is submitted to wait for it.
 const TRIES: usize = 5;
-
-/// Slurm's word for a job that somebody cancelled, and the signal with which it ends one.
-const CANCELLED: &str = "CANCELLED";
-const TERM: i32 = 15;
 
 /// Who waits for news of which job.
 #[derive(Default)]
@@ -179,10 +176,11 @@ pub(crate) async fn follow(
             }
             // Said while it was being submitted: whoever said it was told that it will be done.
             Some(wanted) = commands.recv() => {
-                if is_end(wanted) {
+                let word = word(wanted);
+                if word == SlurmCommand::End {
                     ends(tracker, &live);
                 }
-                say_again(tracker, &id, word(wanted)).await;
+                say_again(tracker, &id, word).await;
             },
             () = told_to_stop(&mut stopping) => return,
         }
@@ -191,15 +189,12 @@ pub(crate) async fn follow(
 
 /// Has Slurm end a job that it has, or signal it. What Slurm says against that is the caller's.
 pub(super) async fn command(tracker: &Tracker, live: &Live, wanted: JobCommand) -> Result<(), Denial> {
-    say(tracker, &live.id(), word(wanted)).await?;
-    if is_end(wanted) {
+    let word = word(wanted);
+    say(tracker, &live.id(), word).await?;
+    if word == SlurmCommand::End {
         ends(tracker, live);
     }
     Ok(())
-}
-
-fn is_end(wanted: JobCommand) -> bool {
-    matches!(wanted, JobCommand::Cancel { .. } | JobCommand::EndForConsent)
 }
 
 fn word(wanted: JobCommand) -> SlurmCommand {

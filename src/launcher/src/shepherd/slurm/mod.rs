@@ -2,11 +2,11 @@
 //!
 //! A submission takes the steps of any job: the folder, then policy and consent, PAM's account phase and session, the
 //! whole identity, and only then Slurm's program, as the user ([`submit`]). What follows needs no right that was not
-//! given then: to end, hold or release what runs under an OS account, and to look at it ([`end`], [`ask`]).
+//! given then: to end, hold or release what runs under an OS account, and to look at it ([`command`], [`ask`]).
 
 mod ask;
+mod command;
 mod dependencies;
-mod end;
 mod program;
 mod record;
 mod resources;
@@ -16,7 +16,7 @@ use deputy_core::denial::{Code, Denial};
 use deputy_core::settings::{Settings, SlurmSettings};
 
 pub use self::ask::ask;
-pub use self::end::command;
+pub use self::command::command;
 pub use self::record::is_submitted;
 pub use self::resources::resources;
 pub use self::submit::{attach, submit};
