@@ -88,6 +88,8 @@ enum Role {
     File {
         /// Which
         what: files::What,
+        /// Where the large file is
+        place: files::Place,
         /// How many bytes, files or entries
         count: u64,
     },
@@ -96,6 +98,8 @@ enum Role {
     FileServer {
         /// What it does
         serves: files::Serves,
+        /// Where the file is
+        place: files::Place,
     },
     /// Look-ups of names and ids, beside other name services
     Names,
@@ -137,8 +141,8 @@ fn main() -> Result<()> {
             return portal::serve(if two_calls { Hears::WithWatch } else { Hears::WithRun });
         }
         Some(Role::Hold { count }) => return portal::hold(count),
-        Some(Role::File { what, count }) => return files::one(what, count),
-        Some(Role::FileServer { serves }) => return files::serve(serves),
+        Some(Role::File { what, place, count }) => return files::one(what, place, count),
+        Some(Role::FileServer { serves, place }) => return files::serve(serves, place),
         Some(Role::Store { folder, accounts }) => {
             println!("{}", serde_json::to_string_pretty(&store::fill(&folder, accounts)?)?);
             return Ok(());
