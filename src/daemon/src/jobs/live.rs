@@ -99,9 +99,12 @@ impl Live {
         now.watchers.add(&line, ended, Some(place))
     }
 
-    /// Has the job's states told to a descriptor of the caller's, from the next one on.
+    /// Has the job's states told to a descriptor of the caller's, from the present one on.
     pub fn watch_by(&self, descriptor: OwnedFd, place: Place) {
-        self.lock().watchers.adopt(descriptor, place);
+        let mut now = self.lock();
+        let line = Shown::from(&now.job).line();
+        let ended = !now.job.state.is_open();
+        now.watchers.adopt(descriptor, &line, ended, place);
     }
 
     /// Tells the present state to those who watch.

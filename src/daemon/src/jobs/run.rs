@@ -49,11 +49,16 @@ pub async fn run(
         None => None,
     };
     let (live, commands, opened) = accept(&call.daemon, accepted, ready, actor).await?;
-    if let (Some(watch), Some(place)) = (watch, place) {
-        live.watch_by(watch, place);
-    }
     let path = path_of(&live.id())?;
-    call.daemon.tracker.admit(Waiting { live, commands, descriptors }, opened).await?;
+    let watched = Arc::clone(&live);
+    let admitted = call.daemon.tracker.admit(Waiting { live, commands, descriptors }, opened);
+    // In this order: whoever watches is told while the launcher is at work, and not before it begins.
+    let (admitted, ()) = tokio::join!(biased; admitted, async {
+        if let (Some(watch), Some(place)) = (watch, place) {
+            watched.watch_by(watch, place);
+        }
+    });
+    admitted?;
     Ok(grant.answer((path,)))
 }
 

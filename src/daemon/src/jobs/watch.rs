@@ -33,19 +33,21 @@ impl Watchers {
         let (reader, pipe) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
         // Only our end: the two are descriptions of their own.
         fcntl_setfl(&pipe, OFlags::NONBLOCK).map_err(failed)?;
-        let watcher = Watcher { pipe, foreign: false, _place: place };
+        self.begin(Watcher { pipe, foreign: false, _place: place }, line, ended);
+        Ok(reader)
+    }
+
+    /// The same with a descriptor that the caller brought.
+    pub fn adopt(&mut self, pipe: OwnedFd, line: &[u8], ended: bool, place: Place) {
+        self.begin(Watcher { pipe, foreign: true, _place: Some(place) }, line, ended);
+    }
+
+    fn begin(&mut self, watcher: Watcher, line: &[u8], ended: bool) {
         let written = watcher.write(line);
         if written && !ended {
             self.0.retain(Watcher::has_reader);
             self.0.push(watcher);
         }
-        Ok(reader)
-    }
-
-    /// A descriptor that the caller brought. It has no line yet.
-    pub fn adopt(&mut self, pipe: OwnedFd, place: Place) {
-        self.0.retain(Watcher::has_reader);
-        self.0.push(Watcher { pipe, foreign: true, _place: Some(place) });
     }
 
     /// Writes a line to all; after the last line all are closed.
@@ -126,8 +128,9 @@ mod tests {
         let mut watchers = Watchers::default();
         // None of them is set not to wait.
         for descriptor in [OwnedFd::from(writer), theirs.into(), without_reader.into()] {
-            watchers.adopt(descriptor, ceiling.enter(1).unwrap());
+            watchers.adopt(descriptor, b"starting\n", false, ceiling.enter(1).unwrap());
         }
+        assert_eq!((watchers.count(), ceiling.taken()), (2, 2));
         watchers.tell(b"running\n", false);
         assert_eq!(watchers.count(), 2);
         let long = vec![b'a'; 4000];
@@ -135,8 +138,8 @@ mod tests {
             watchers.tell(&long, false);
         }
         assert_eq!((watchers.count(), ceiling.taken()), (0, 0));
-        assert!(read(reader.into()).starts_with("running\na"));
-        assert!(read(ours.into()).starts_with("running\na"));
+        assert!(read(reader.into()).starts_with("starting\nrunning\na"));
+        assert!(read(ours.into()).starts_with("starting\nrunning\na"));
     }
 
     #[test]
