@@ -1,8 +1,8 @@
 //! The launcher's folders of jobs that need none any more.
 //!
-//! A job's folder goes when its end is in the ledger, many at a time ([`forget_in_groups`]). This process or the launcher
-//! may die between the two, so what is left over is looked for at each start, and whenever the launcher did not answer
-//! ([`tidy_up`]).
+//! A job's folder goes when its end is in the ledger, many at a time and in a quiet moment ([`forget_when_quiet`]). This
+//! process or the launcher may die between the two, so what is left over is looked for at each start, and whenever the
+//! launcher did not answer ([`tidy_up`]).
 
 use std::time::Duration;
 
@@ -16,7 +16,15 @@ use super::track::{Tracker, told_to_stop};
 use crate::launcher::{ANSWER, Launcher, LauncherError};
 use crate::store::{Job, JobState, StoreError, Timestamp};
 
-/// How long ends are gathered before the launcher is told to forget them.
+/// How long no job has to have ended before folders are removed. To remove them costs as much as half a launch, and a file
+/// system like ext4 that does not hand inodes out again for some minutes looks at each of them whenever it makes one; so it
+/// does not happen while jobs are launched one after the other.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// How many folders may wait for that; beyond it the oldest go.
+const WAIT_AT_MOST: usize = 4096;
+
+/// How long complaints are gathered before it is looked what they are about.
 const GATHER: Duration = Duration::from_millis(200);
 
 /// For how long a job that was given up keeps its tombstone, microseconds: longer than a child of the launcher's can
@@ -57,28 +65,27 @@ fn folder_of(job: &Job, now: Timestamp) -> Folder {
     }
 }
 
-/// Tells the launcher which jobs' ends are in the ledger, many at a time.
-pub(super) async fn forget_in_groups(
+/// Tells the launcher which jobs' ends are in the ledger: all of them when nothing has ended for a while, or when this
+/// process ends; the oldest when there are many.
+pub(super) async fn forget_when_quiet(
     launcher: Launcher,
     mut ended: mpsc::Receiver<JobId>,
     mut stopped: watch::Receiver<bool>,
     untidy: std::sync::Arc<Notify>,
 ) {
-    let mut jobs = Vec::new();
-    while ended.recv_many(&mut jobs, MAX_FORGET).await > 0 {
-        tokio::select! {
-            () = sleep(GATHER) => {}
-            () = told_to_stop(&mut stopped) => {}
-        }
-        while jobs.len() < MAX_FORGET
-            && let Ok(job) = ended.try_recv()
-        {
-            jobs.push(job);
-        }
-        let request = LauncherRequest::Forget { jobs: std::mem::take(&mut jobs) };
-        if let Err(error) = launcher.ask(&request, &[], ANSWER).await {
-            tracing::warn!(%error, "the launcher could not be told which jobs are recorded; trying again later");
-            untidy.notify_one();
+    let mut waiting = Vec::new();
+    while !waiting.is_empty() || ended.recv_many(&mut waiting, MAX_FORGET).await > 0 {
+        let all = tokio::select! {
+            received = ended.recv_many(&mut waiting, MAX_FORGET) => received == 0,
+            () = sleep(QUIET) => true,
+            () = told_to_stop(&mut stopped) => true,
+        };
+        while !waiting.is_empty() && (all || waiting.len() > WAIT_AT_MOST) {
+            let jobs = waiting.drain(..waiting.len().min(MAX_FORGET)).collect();
+            if let Err(error) = launcher.ask(&LauncherRequest::Forget { jobs }, &[], ANSWER).await {
+                tracing::warn!(%error, "the launcher could not be told which jobs are recorded; trying again later");
+                untidy.notify_one();
+            }
         }
     }
 }

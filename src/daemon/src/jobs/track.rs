@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::admit::Waiting;
 use super::executor::{self, Followed, Hold, follow_at_slurm};
-use super::forget::{forget_in_groups, tidy_up};
+use super::forget::{forget_when_quiet, tidy_up};
 use super::live::Live;
 use super::queue::Queue;
 use super::retention::Shelf;
@@ -85,7 +85,7 @@ impl Tracker {
         let (forget, receiver) = mpsc::channel(4096);
         let (stopping, stopped) = watch::channel(false);
         let untidy = Arc::new(Notify::new());
-        tokio::spawn(forget_in_groups(launcher.clone(), receiver, stopped, Arc::clone(&untidy)));
+        tokio::spawn(forget_when_quiet(launcher.clone(), receiver, stopped, Arc::clone(&untidy)));
         let tracker = Self(Arc::new(Inner {
             store,
             launcher,
