@@ -68,6 +68,11 @@ directory in which jobs' cgroups can be made"
     #[arg(long)]
     pub slurm: bool,
 
+    /// A second cluster beside it, with its own controller and node and the same accounting: its configuration is
+    /// /etc/slurm-second/slurm.conf
+    #[arg(long, requires = "slurm")]
+    pub second_cluster: bool,
+
     /// Say on stderr how long each step of the start took
     #[arg(long)]
     pub timing: bool,
