@@ -9,7 +9,7 @@ use deputy_core::limits::{MAX_GRACE_SECONDS, MAX_NICE};
 use deputy_core::names::{AccountName, ApplicationName, JobName, KindName, OsGroupName};
 use deputy_core::project::ProjectKey;
 use deputy_core::size::{ByteSize, MilliCpus};
-use deputy_core::slurm::{Dependency, Executor, Feature, Partition, Qos, SlurmAccount};
+use deputy_core::slurm::{ClusterName, Dependency, ExecutorChoice, Feature, Partition, Qos, SlurmAccount};
 use zbus::OwnedObjectPath;
 
 use super::jobs::parse_session;
@@ -123,10 +123,13 @@ pub struct RunOptions {
     /// The nice value
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=i64::from(MAX_NICE)))]
     pub nice: Option<u8>,
-    /// Where it runs, local or slurm; without it, where its kind says. At Slurm its streams are files: /dev/null, unless
-    /// --stdin, --stdout and --stderr name others
+    /// Where it runs, local, slurm or auto; without it, where its kind says. At Slurm, and with auto, its streams are files:
+    /// /dev/null, unless --stdin, --stdout and --stderr name others
     #[arg(long, value_name = "EXECUTOR", conflicts_with = "capture")]
-    pub executor: Option<Executor>,
+    pub executor: Option<ExecutorChoice>,
+    /// At Slurm: the cluster, where there are several
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<ClusterName>,
     /// At Slurm: the partition
     #[arg(long, value_name = "NAME")]
     pub partition: Option<Partition>,
@@ -169,13 +172,13 @@ pub(super) fn check_variable(variable: OsString) -> Result<OsString, &'static st
     }
 }
 
-fn parse_cpus(text: &str) -> Result<MilliCpus, &'static str> {
+pub(super) fn parse_cpus(text: &str) -> Result<MilliCpus, &'static str> {
     let cpus: Option<f64> = text.parse().ok();
     cpus.and_then(MilliCpus::from_cpus).ok_or("a number of CPUs is above 0: 2, 0.5")
 }
 
 /// A time in seconds.
-fn parse_time(text: &str) -> Result<u32, &'static str> {
+pub(super) fn parse_time(text: &str) -> Result<u32, &'static str> {
     const WHAT: &str = "a time is a number of seconds, or has a unit: 90, 10m, 2h, 1d";
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {

@@ -4,7 +4,7 @@
 //! and its arguments, paths, variables) is there between single quotes, behind the first command: `sbatch` looks for
 //! `#SBATCH` only before that.
 
-use super::{ArrayPart, SlurmCommand, SlurmJobId, SlurmRequest, When};
+use super::{ArrayPart, ClusterName, SlurmCommand, SlurmJobId, SlurmRequest, When};
 use crate::ids::{JobId, OsUid};
 use crate::limits::JobBounds;
 use crate::stream::{Input, Output, Streams};
@@ -66,6 +66,11 @@ pub fn sbatch(
     ];
     argv.extend(named.into_iter().filter_map(|(name, value)| Some(format!("--{name}={}", value?))));
     argv
+}
+
+/// `scancel` of a job that went to a cluster by Slurm's own name.
+pub fn cancel_elsewhere(job: SlurmJobId, cluster: &ClusterName) -> Vec<String> {
+    vec!["scancel".to_owned(), format!("--clusters={cluster}"), job.to_string()]
 }
 
 /// Hours, minutes and seconds.

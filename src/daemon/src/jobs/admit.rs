@@ -94,8 +94,13 @@ impl Tracker {
     pub(super) fn admit_again(&self, mut waiting: Waiting) {
         let tracker = self.clone();
         tokio::spawn(async move {
-            let at_slurm = waiting.live.job().spec.executor == Executor::Slurm;
-            let _turn = if at_slurm { tracker.0.submitting.acquire().await.ok() } else { None };
+            let job = waiting.live.job();
+            let at_slurm = job.spec.executor == Executor::Slurm;
+            let cluster = at_slurm.then(|| tracker.0.slurm.of(&tracker, &executor::cluster_of(&job)));
+            let _turn = match &cluster {
+                Some(cluster) => cluster.submitting.acquire().await.ok(),
+                None => None,
+            };
             if at_slurm && waiting.cancelled() {
                 let state = JobState::Abandoned { cause: CANCELLED.to_owned() };
                 return tracker.end(&waiting.live, state, None).await;

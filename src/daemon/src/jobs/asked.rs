@@ -7,7 +7,7 @@ use deputy_core::limits::{JobBounds, MAX_GRACE_SECONDS, MAX_NICE, ResourceLimits
 use deputy_core::project::ProjectKey;
 use deputy_core::size::{ByteSize, MilliCpus};
 use deputy_core::slurm::dependency::Dependencies;
-use deputy_core::slurm::{Executor, Feature, SlurmRequest};
+use deputy_core::slurm::{ExecutorChoice, Feature, SlurmRequest};
 use deputy_core::stream::{Input, Output, Streams};
 use deputy_core::{Denial, KindName};
 
@@ -39,7 +39,7 @@ pub struct Asked {
     /// Everything else that can be written down.
     pub spec: JobSpec,
     /// Where it is to run; absent: where its kind says.
-    pub executor: Option<Executor>,
+    pub executor: Option<ExecutorChoice>,
     /// What cannot.
     pub descriptors: Descriptors,
     /// Where the job's states are told.
@@ -192,8 +192,9 @@ fn output(
 }
 
 /// What only Slurm has.
-fn slurm(options: &mut Options) -> Result<SlurmRequest, Denial> {
+pub fn slurm(options: &mut Options) -> Result<SlurmRequest, Denial> {
     Ok(SlurmRequest {
+        cluster: options.name("cluster")?,
         partition: options.name("partition")?,
         account: options.name("slurm_account")?,
         qos: options.name("qos")?,

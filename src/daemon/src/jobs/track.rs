@@ -17,7 +17,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::admit::Waiting;
-use super::executor::{self, Followed, Hold, follow_at_slurm};
+use super::executor::{Clusters, Hold, follow_at_slurm};
 use super::forget::{forget_in_groups, tidy_up};
 use super::live::Live;
 use super::queue::Queue;
@@ -43,11 +43,8 @@ const LOOK: Duration = Duration::from_secs(60);
 /// How long a full disk is given before the next try.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// How many jobs are asked about at once after a restart. The launcher's children are limited too.
+/// How many jobs of this machine's are asked about at once after a restart. The launcher's children are limited too.
 const SETTLING: usize = 16;
-
-/// How many jobs for which nobody waits are submitted to Slurm at once.
-const SUBMITTING: usize = 4;
 
 /// The jobs that are not ended. Clones share them.
 #[derive(Clone)]
@@ -60,8 +57,8 @@ pub(super) struct Inner {
     pub null: Arc<OwnedFd>,
     pub subscribers: Arc<Subscribers>,
     pub queue: Queue,
-    /// Who waits for news from Slurm.
-    pub slurm: Arc<Followed>,
+    /// Who waits for news from which cluster.
+    pub slurm: Clusters,
     live: Mutex<HashMap<JobId, Arc<Live>>>,
     forget: mpsc::Sender<JobId>,
     shelf: Mutex<Shelf>,
@@ -69,7 +66,6 @@ pub(super) struct Inner {
     /// Told when folders may be left over.
     pub untidy: Arc<Notify>,
     pub settling: Semaphore,
-    pub submitting: Semaphore,
     pub stopping: watch::Sender<bool>,
 }
 
@@ -90,7 +86,7 @@ impl Tracker {
             store,
             launcher,
             queue: Queue::new(daemon.clone()),
-            slurm: Arc::default(),
+            slurm: Clusters::default(),
             daemon,
             null,
             subscribers,
@@ -100,11 +96,9 @@ impl Tracker {
             crowded: Notify::new(),
             untidy,
             settling: Semaphore::new(SETTLING),
-            submitting: Semaphore::new(SUBMITTING),
             stopping,
         }));
         tokio::spawn(remove_old_output(tracker.clone()));
-        tokio::spawn(executor::poll(tracker.clone()));
         tracker
     }
 

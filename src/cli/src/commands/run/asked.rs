@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use deputy_core::denial::Code;
-use deputy_core::slurm::Executor;
+use deputy_core::slurm::ExecutorChoice;
 use zbus::{Fd, Variant};
 use zeroize::Zeroizing;
 
@@ -56,6 +56,7 @@ pub fn options(options: &RunOptions) -> Result<(CallOptions<'_>, Option<Streams>
     put("grace_seconds", options.grace.map(Variant::from));
     put("nice", options.nice.map(|nice| u32::from(nice).into()));
     put("executor", options.executor.map(|executor| executor.as_str().into()));
+    put("cluster", text(options.cluster.clone().map(String::from)));
     put("partition", text(options.partition.clone().map(String::from)));
     put("slurm_account", text(options.slurm_account.clone().map(String::from)));
     put("qos", text(options.qos.clone().map(String::from)));
@@ -79,8 +80,9 @@ pub fn options(options: &RunOptions) -> Result<(CallOptions<'_>, Option<Streams>
         put("stdout_append", options.stdout.is_some().then(|| true.into()));
         put("stderr_append", options.stderr.is_some().then(|| true.into()));
     }
-    // Slurm starts the job elsewhere: what this process has is of no use there.
-    let (streams, own) = if options.detach || options.executor == Some(Executor::Slurm) {
+    // Slurm starts the job elsewhere, or may: what this process has is of no use there.
+    let elsewhere = options.executor.is_some_and(|executor| executor != ExecutorChoice::Local);
+    let (streams, own) = if options.detach || elsewhere {
         (None, [None, None, None])
     } else {
         let (streams, own) = Streams::new()?;

@@ -14,23 +14,26 @@ mod submit;
 
 use deputy_core::denial::{Code, Denial};
 use deputy_core::settings::{Settings, SlurmSettings};
+use deputy_core::slurm::ClusterName;
+use deputy_core::slurm::policy::unknown_cluster;
 
 pub use self::ask::ask;
 pub use self::command::command;
-pub use self::record::is_submitted;
+pub use self::record::{cluster, is_submitted};
 pub use self::resources::resources;
 pub use self::submit::{attach, submit};
 
-/// What `deputy.toml` says about Slurm.
-fn settings(settings: &Settings) -> Result<&SlurmSettings, Denial> {
-    settings.executor.slurm.as_ref().ok_or_else(|| {
+/// What `deputy.toml` says about a cluster.
+fn settings<'a>(settings: &'a Settings, cluster: &ClusterName) -> Result<&'a SlurmSettings, Denial> {
+    let slurm = settings.executor.slurm.as_ref().ok_or_else(|| {
         Denial::new(
             Code::SlurmUnavailable,
             "deputy.toml: executor.slurm",
             "this machine is not set up to submit jobs to Slurm",
         )
         .remedy("have root add the table [executor.slurm] to deputy.toml")
-    })
+    })?;
+    slurm.cluster(cluster).ok_or_else(|| unknown_cluster(cluster))
 }
 
 /// Slurm's programs gave no answer that can be used.

@@ -1,6 +1,6 @@
-//! What a job's folder has of Slurm: that it is being submitted, and the number that Slurm gave it.
+//! What a job's folder has of Slurm: that it is being submitted and to which cluster, and the number that Slurm gave it.
 //!
-//! Both are on disk before the next step: the first before `sbatch` starts, the second before anybody is told.
+//! Each is on disk before the next step: the first before `sbatch` starts, the second before anybody is told.
 
 use std::fs;
 use std::io;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use deputy_core::denial::{Code, Denial};
 use deputy_core::ids::JobId;
-use deputy_core::slurm::SlurmJobId;
+use deputy_core::slurm::{ClusterName, SlurmJobId};
 use serde::{Deserialize, Serialize};
 
 use crate::durable;
@@ -18,7 +18,14 @@ const SUBMITTING: &str = "slurm.submitting";
 const SUBMITTED: &str = "slurm";
 const MAX: u64 = 4096;
 
-/// What is written down.
+/// What is written down before `sbatch` starts. Of the time when there was one cluster the file is empty.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Submitting {
+    cluster: ClusterName,
+}
+
+/// What is written down of its answer.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {
@@ -31,8 +38,20 @@ fn disk(error: io::Error) -> Denial {
 }
 
 /// Takes note that `sbatch` is about to start.
-pub fn begin(job: &JobId) -> Result<(), Denial> {
-    durable::replace(&job_folder(job), SUBMITTING, b"").map_err(disk)
+pub fn begin(job: &JobId, cluster: &ClusterName) -> Result<(), Denial> {
+    let text = toml::to_string(&Submitting { cluster: cluster.clone() })
+        .map_err(|error| Denial::internal(error.to_string()))?;
+    durable::replace(&job_folder(job), SUBMITTING, text.as_bytes()).map_err(disk)
+}
+
+/// The cluster to which a job was submitted. A record that is not there or cannot be read is an error: no other cluster
+/// is asked about the job.
+pub fn cluster(job: &JobId) -> Result<ClusterName, Denial> {
+    let unreadable = |error: String| Denial::internal(format!("the record of the job's cluster: {error}"));
+    let text =
+        durable::read(&job_folder(job), SUBMITTING, MAX).map_err(|error| unreadable(error.to_string()))?;
+    let text = text.ok_or_else(|| unreadable("it is not there".to_owned()))?;
+    toml::from_str(&text).map(|Submitting { cluster }| cluster).map_err(|error| unreadable(error.to_string()))
 }
 
 /// Takes note of the number.

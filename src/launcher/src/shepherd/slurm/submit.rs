@@ -15,7 +15,7 @@ use deputy_core::limits::JobBounds;
 use deputy_core::message::{JobState, LauncherReply, RunRequest, SubmitRequest};
 use deputy_core::project::MAX_UMASK;
 use deputy_core::settings::{Settings, SlurmSettings};
-use deputy_core::slurm::{SlurmJobId, SlurmRequest, When, answer, command};
+use deputy_core::slurm::{ClusterName, SlurmJobId, SlurmRequest, When, answer, command, resources};
 use deputy_sys::Credentials;
 use deputy_wire::Peer;
 use rustix::fs::{SeekFrom, seek};
@@ -101,9 +101,10 @@ fn submitted(
     let SubmitRequest { run, slurm } = request;
     // Before consent is read, as for any job.
     folder.record_identity(run)?;
-    let slurm_settings = super::settings(settings)?;
     let purpose = Purpose::Submit { by_uid: beside.peer.uid, slurm };
     let decision = decide::decide(settings, run, &beside.brought.variables, purpose)?;
+    let cluster = decision.slurm.as_ref().and_then(|asked| asked.cluster.clone()).unwrap_or_default();
+    let slurm_settings = super::settings(settings, &cluster)?;
     let session = session::open(&decision, &decision.target.entry.name, &run.os_account)?;
     let outcome = in_session(slurm_settings, run, beside, folder, &decision, &session);
     session.close();
@@ -137,10 +138,16 @@ fn in_session(
     decision.still_holds(request)?;
     // What is not there submits nothing: that need not be asked of Slurm afterwards.
     program::path(slurm, "sbatch")?;
-    record::begin(&request.job)?;
+    record::begin(&request.job, &asked.cluster.clone().unwrap_or_default())?;
     let said = run(slurm, &account, &argv, Some(script));
     let number = match said {
-        Ok(said) if said.end == (JobEnd::Exited { code: 0 }) => answer::submitted(&said.output),
+        Ok(said) if said.end == (JobEnd::Exited { code: 0 }) => {
+            let number = answer::submitted(&said.output);
+            if let (Some(number), Some(there)) = (number, answer::other_cluster(&said.output)) {
+                stays(slurm, &account, number, &there)?;
+            }
+            number
+        }
         Ok(said) => match answer::refusal(&said.error) {
             Some(words) => return Err(refused(words)),
             None => None,
@@ -158,6 +165,31 @@ fn in_session(
         log(request, decision, asked, number, beside.peer);
     }
     Ok(number)
+}
+
+/// Whether a job that went where the person's own defaults say is at the cluster to which it was to go. One that is not is
+/// cancelled there: policy decides about clusters.
+fn stays(
+    slurm: &SlurmSettings,
+    account: &Account,
+    job: SlurmJobId,
+    there: &ClusterName,
+) -> Result<(), Denial> {
+    let said = run(slurm, account, &resources::configuration(), None).and_then(|said| said.good("scontrol"));
+    if said.ok().as_deref().and_then(resources::own_name).as_ref() == Some(there) {
+        return Ok(());
+    }
+    let argv = command::cancel_elsewhere(job, there);
+    let cancelled = run(slurm, account, &argv, None).and_then(|said| said.good("scancel"));
+    tracing::warn!(event = "slurm_elsewhere", slurm = job.0, there = %there, cancelled = cancelled.is_ok());
+    Err(Denial::new(
+        Code::SlurmRefused,
+        "~/.slurm/defaults",
+        format!(
+            "the person's own defaults for sbatch sent the job to the cluster {there}, where it was cancelled"
+        ),
+    )
+    .remedy("have the person take the line clusters out of ~/.slurm/defaults"))
 }
 
 /// CPUs are what was asked for: what policy allows beyond is not wanted. Memory and time are Slurm's to bound.
@@ -208,6 +240,7 @@ fn log(request: &RunRequest, decision: &Decision, asked: &SlurmRequest, number: 
         event = "job_submitted",
         job = %request.job,
         slurm = number.0,
+        cluster = asked.cluster.as_ref().map(tracing::field::display),
         application = %request.application,
         account = %request.account,
         os_user = %request.os_account.name,
@@ -275,7 +308,8 @@ fn known(settings: &Settings, job: &JobId, age: Duration) -> Result<LauncherRepl
     let identity =
         folder::identity(job).ok_or_else(|| Denial::internal("the job's identity is unreadable"))?;
     let account = Account::of(&identity.os_account)?;
-    if let Some(slurm) = find(super::settings(settings)?, &account, job)? {
+    let cluster = record::cluster(job)?;
+    if let Some(slurm) = find(super::settings(settings, &cluster)?, &account, job)? {
         record::submitted(job, slurm)?;
         tracing::info!(event = "job_found", job = %job, slurm = slurm.0);
         return Ok(LauncherReply::Submitted { slurm });
