@@ -309,3 +309,24 @@ fn an_array_is_cancelled_by_those_who_may_cancel_its_jobs_and_is_not_there_for_o
     assert_eq!(ok(&as_user("root", &["squeue", "--noheader", "--user=alice"])), "");
     assert_eq!(refused(&cancel(PORTAL, &id)), "NotFound");
 }
+
+#[test]
+fn an_array_at_a_cluster_that_does_not_answer_is_not_told_to_be_cancelled() {
+    let _machine = exclusively();
+    let (id, jobs) = array(&[], &["sleep", "600"]);
+    for job in &jobs {
+        wait_for(job, "running");
+    }
+    let controller = service_pid("slurmctld");
+    signal(controller, "STOP");
+    let output = deputyctl(PORTAL, &["--json", "job", "cancel", "--array", &id]);
+    signal(controller, "CONT");
+    assert_eq!(output.status, 125, "{output:?}");
+    let told: Vec<Value> = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(told.iter().filter(|job| job["code"] == "SlurmUnavailable").count(), 8, "{told:?}");
+    // So it is said again, and then it is done.
+    wait_until("Slurm takes it", || deputyctl(PORTAL, &["job", "cancel", "--array", &id]).status == 0);
+    for job in &jobs {
+        wait_for(job, "done");
+    }
+}

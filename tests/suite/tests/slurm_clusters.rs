@@ -10,7 +10,9 @@ use deputy_core::slurm::{Dependency, SlurmRequest, When};
 use deputy_core::stream::{Input, Output as To, Streams};
 use deputy_suite::acting::identity;
 use deputy_suite::fake::Fake;
-use deputy_suite::machine::{add_service_user, install_application, service_pid, signal, wait_until};
+use deputy_suite::machine::{
+    add_service_user, install_application, processes, service_pid, signal, wait_until,
+};
 use deputy_suite::people::{as_user, ok, refused};
 use deputy_suite::requests::{app, run_as, withdrawal};
 use deputy_suite::slurm::{link, settings};
@@ -317,6 +319,16 @@ fn holds_arrays_and_withdrawn_consents_reach_the_second_cluster() {
     wait_for(&job, "done");
 }
 
+/// The process that asks the second cluster where its jobs stand, if there is one now.
+fn question_to_second() -> Option<i32> {
+    processes().into_iter().find(|pid| {
+        let read = |what: &str| fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
+        let conf = format!("SLURM_CONF={SECOND}");
+        read("comm") == b"squeue\n"
+            && read("environ").split(|byte| *byte == 0).any(|one| one == conf.as_bytes())
+    })
+}
+
 #[test]
 fn a_cluster_that_does_not_answer_keeps_the_other_from_nothing() {
     let _machine = exclusively();
@@ -324,13 +336,14 @@ fn a_cluster_that_does_not_answer_keeps_the_other_from_nothing() {
     wait_for(&there, "running");
     let controller = service_pid("slurmctld-second");
     signal(controller, "STOP");
-    // It is asked for in vain by now.
-    std::thread::sleep(std::time::Duration::from_secs(3));
-    for code in 0..3 {
-        let here = submit("default", &[], &["sh", "-c", &format!("exit {code}")]);
+    // A job of the other ends, and that is known, while one and the same question still waits for the silent one.
+    wait_until("nobody waits for the silent one", || {
+        let Some(question) = question_to_second() else { return false };
+        let here = submit("default", &[], &["sh", "-c", "exit 3"]);
         wait_for(&here, "done");
-        assert_eq!(show(&here)["exit_code"], code);
-    }
+        assert_eq!(show(&here)["exit_code"], 3);
+        question_to_second() == Some(question)
+    });
     // Many that wait for the one that is silent, and then one for the other.
     let silent = ok(&run("both", &["--array", "0-3"], &["true"]));
     let one = submit("default", &[], &["true"]);

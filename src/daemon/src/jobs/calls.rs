@@ -1,6 +1,6 @@
 //! `Jobs.List` and the methods of a job.
 
-use std::sync::Arc;
+use std::sync::OnceLock;
 
 use deputy_core::message::JobCommand;
 use deputy_core::slurm::{ClusterName, Executor, SlurmJobId};
@@ -201,22 +201,30 @@ pub async fn cancel_array(
     let same = |job: &Job| {
         (&job.application, &job.account, &job.os) == (&first.application, &first.account, &first.os)
     };
+    // A cluster that did not answer once is not asked for each of a thousand jobs.
+    let silent = OnceLock::new();
     let told = stream::iter(open().into_iter().filter(same)).map(|job| {
-        let (daemon, actor) = (Arc::clone(&call.daemon), actor.clone());
+        let (daemon, actor, silent) = (&call.daemon, actor.clone(), &silent);
         async move {
             let grace_ms = DEFAULT_GRACE_MS;
-            let told = match daemon.tracker.get(&job.id) {
-                Some(live) => say(&daemon, &live, JobCommand::Cancel { grace_ms }, actor).await,
+            let live = daemon.tracker.get(&job.id);
+            let told = match (live, silent.get()) {
                 // It has ended in this moment.
-                None => Ok(()),
+                (None, _) => Ok(()),
+                (Some(live), Some(denial)) if live.job().slurm_job.is_some() => Err(Denial::clone(denial)),
+                (Some(live), _) => say(daemon, &live, JobCommand::Cancel { grace_ms }, actor).await,
             };
             let record = Record::new()
                 .text("id", &job.id)
                 .maybe("index", job.spec.slurm.array.as_ref().map(|part| part.index));
             match told {
-                Ok(()) => record,
-                Err(_) if daemon.tracker.get(&job.id).is_none() => record,
-                Err(denial) => record.text("code", denial.code).text("message", denial.message),
+                Err(denial) if daemon.tracker.get(&job.id).is_some() => {
+                    if denial.code == Code::SlurmUnavailable {
+                        let _ = silent.set(denial.clone());
+                    }
+                    record.text("code", denial.code).text("message", denial.message)
+                }
+                _ => record,
             }
         }
     });
