@@ -129,6 +129,7 @@ impl Tool<'_> {
             credentials: self.credentials,
             directories: vec![c"/".to_owned()],
             streams: above_stdio([input, Stream::Descriptor(output), Stream::Descriptor(error)])?,
+            terminal: false,
             cgroup: None,
             confinement: None,
             no_new_privileges: self.no_new_privileges,

@@ -1,13 +1,15 @@
 //! Slurm as the user: what may be asked of it, how it is asked, and what its words mean.
 //!
 //! Everything here is a value made from values: the words that a request may have ([`names`], [`dependency`], [`array`]), what root's policy says
-//! about them ([`policy`]), the argument vectors and the batch script ([`command`]), what Slurm's programs answer
-//! ([`answer`], [`listing`], [`resources`]), and what that means for a job ([`state`]).
+//! about them ([`policy`]), the argument vectors and the batch script ([`command`]), those of a job that somebody speaks with
+//! ([`interactive`]), what Slurm's programs answer ([`answer`], [`listing`], [`resources`]), and what that means for a job
+//! ([`state`]).
 
 pub mod answer;
 pub mod array;
 pub mod command;
 pub mod dependency;
+pub mod interactive;
 pub mod listing;
 pub mod names;
 pub mod policy;
@@ -18,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use array::ArrayPart;
 pub use dependency::{Dependency, When};
+pub use interactive::Interactive;
 pub use names::{Feature, Partition, Qos, SlurmAccount};
 pub use policy::{Accounts, SlurmPolicy};
 pub use state::{Ended, SlurmState};
@@ -79,6 +82,8 @@ pub struct SlurmRequest {
     pub hold: bool,
     /// Which part of an array it is.
     pub array: Option<ArrayPart>,
+    /// Whether somebody speaks with it, and how.
+    pub interactive: Option<Interactive>,
 }
 
 /// A word about a job that Slurm has.
@@ -105,6 +110,7 @@ impl SlurmRequest {
             || !self.features.is_empty()
             || !self.dependencies.is_empty()
             || self.hold
+            || self.interactive.is_some()
     }
 }
 

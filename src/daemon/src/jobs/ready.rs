@@ -69,8 +69,8 @@ pub async fn ready(daemon: &Daemon, registered: &Registered, wanted: &Wanted<'_>
         }
         (Executor::Local, Some(spec)) if spec.slurm.names_slurm() => {
             return Err(Denial::invalid(
-                "partition, slurm_account, qos, nodes, tasks, constraint, dependency and hold are for jobs at Slurm, and \
-                 this one runs here",
+                "partition, slurm_account, qos, nodes, tasks, constraint, dependency, hold and interactive are for jobs at \
+                 Slurm, and this one runs here",
             ));
         }
         _ => {}

@@ -302,12 +302,12 @@ pub async fn accept(
         session: job.session.clone(),
         spec: Box::new(job.spec.clone()),
     };
-    let local = job.spec.executor == Executor::Local;
-    if job.spec.gpus > 0 && local {
+    if job.spec.gpus_here() > 0 {
         daemon.tracker.queue().find_gpus(daemon).await;
     }
     // Another engine has a queue of its own.
-    let place = if local { Some(daemon.tracker.queue().enter(daemon, &job)?) } else { None };
+    let place =
+        if job.spec.has_shepherd() { Some(daemon.tracker.queue().enter(daemon, &job)?) } else { None };
     // The launcher forks while the disk works; it hears nothing of the job before the job is in the ledger.
     let soon = place.as_ref().is_none_or(Place::starts) && job.spec.slurm.array.is_none();
     let (opened, committed) = if soon {

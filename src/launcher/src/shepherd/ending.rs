@@ -79,7 +79,14 @@ fn tell(job: &JobId, application: &ApplicationName, account: &AccountName, uid: 
         let ended = rules::settings().and_then(|settings| slurm::command(&settings, job, SlurmCommand::End));
         return if ended.is_ok() { Told::Ending } else { Told::Later };
     }
-    end(job)
+    let told = end(job);
+    if matches!(told, Told::NotMeant)
+        && let Ok(settings) = rules::settings()
+        && let Some(Err(_)) = slurm::end_what_is_left(&settings, job)
+    {
+        return Told::Later;
+    }
+    told
 }
 
 fn end(job: &JobId) -> Told {

@@ -1,6 +1,7 @@
 //! What a job's folder has of Slurm: that it is being submitted, and the number that Slurm gave it.
 //!
-//! Both are on disk before the next step: the first before `sbatch` starts, the second before anybody is told.
+//! Each is on disk before the next step: the first before `sbatch` starts, the second before anybody is told. An interactive
+//! job has neither, but a third of its own before `srun` starts.
 
 use std::fs;
 use std::io;
@@ -16,6 +17,7 @@ use crate::paths::job_folder;
 
 const SUBMITTING: &str = "slurm.submitting";
 const SUBMITTED: &str = "slurm";
+const INTERACTIVE: &str = "slurm.interactive";
 const MAX: u64 = 4096;
 
 /// What is written down.
@@ -61,7 +63,21 @@ pub fn is_submitted(job: &JobId) -> bool {
 
 /// For how long a submission has been on its way, or done; none if `sbatch` was never started for the job.
 pub fn begun(job: &JobId) -> Option<Duration> {
-    let made = fs::metadata(job_folder(job).join(SUBMITTING)).ok()?.modified().ok()?;
+    age(job, SUBMITTING)
+}
+
+/// Takes note that `srun` is about to start.
+pub fn begin_interactive(job: &JobId) -> Result<(), Denial> {
+    durable::replace(&job_folder(job), INTERACTIVE, b"").map_err(disk)
+}
+
+/// How long ago `srun` was to start; none if it never was.
+pub fn interactive(job: &JobId) -> Option<Duration> {
+    age(job, INTERACTIVE)
+}
+
+fn age(job: &JobId, name: &str) -> Option<Duration> {
+    let made = fs::metadata(job_folder(job).join(name)).ok()?.modified().ok()?;
     // A clock that was set back makes it younger, and so it is asked about for longer.
     Some(made.elapsed().unwrap_or_default())
 }
