@@ -75,8 +75,8 @@ pub fn submit(
         Ok(folder) => folder,
         Err(denial) => return refuse(connection, peer, denial),
     };
-    match submitted(settings, request, &Beside { brought, after, peer }, &folder) {
-        Ok(Some(slurm)) => reply(connection, &LauncherReply::Submitted { slurm }),
+    match submitted(settings, request, &Beside { brought, after, peer }, &folder, connection) {
+        Ok(Some(_)) => {}
         // Nobody knows yet. Whoever attaches asks again.
         Ok(None) => reply(connection, &LauncherReply::Denied(unknown())),
         Err(denial) => {
@@ -97,6 +97,7 @@ fn submitted(
     request: &SubmitRequest,
     beside: &Beside,
     folder: &JobFolder,
+    connection: &OwnedFd,
 ) -> Result<Option<SlurmJobId>, Denial> {
     let SubmitRequest { run, slurm } = request;
     // Before consent is read, as for any job.
@@ -106,6 +107,10 @@ fn submitted(
     let decision = decide::decide(settings, run, &beside.brought.variables, purpose)?;
     let session = session::open(&decision, &decision.target.entry.name, &run.os_account)?;
     let outcome = in_session(slurm_settings, run, beside, folder, &decision, &session);
+    if let Ok(Some(slurm)) = outcome {
+        // It is on disk, and nobody waits for the session's end.
+        reply(connection, &LauncherReply::Submitted { slurm });
+    }
     session.close();
     outcome
 }
