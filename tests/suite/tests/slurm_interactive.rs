@@ -438,6 +438,20 @@ fn whoever_is_killed_nothing_runs_on_at_slurm() {
 }
 
 #[test]
+fn a_controller_that_answers_too_late_has_nothing_in_the_end() {
+    let _machine = exclusively();
+    let controller = deputy_suite::machine::service_pid("slurmctld");
+    signal(controller, "STOP");
+    let child = talk(&[], &["sleep", "600"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let first = srun();
+    wait_until("srun has given up", || !fs::exists(format!("/proc/{first}")).unwrap());
+    signal(controller, "CONT");
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(125), "{ended:?}");
+    assert_eq!(open_at_slurm(), "");
+}
+
+#[test]
 fn it_survives_a_restart_of_both_daemons_and_its_end_is_exact() {
     let _machine = exclusively();
     let mut child = talk(&[], &["sh", "-c", "read line; echo \"$line\"; exit 9"])
@@ -574,6 +588,20 @@ fn with_a_terminal_the_program_has_one_of_its_own_and_the_keys_are_its() {
         assert!(typist.seen.replace('\n', " ").contains(word), "{word}: {}", typist.seen);
     }
     assert_eq!(open_at_slurm(), "");
+}
+
+#[test]
+fn when_the_person_is_gone_the_job_has_a_hangup_and_nothing_is_left() {
+    let _machine = exclusively();
+    let mut typist = Typist::new("", "sleep 600");
+    wait_until("Slurm runs it", || open_at_slurm().ends_with(" R"));
+    let queue = open_at_slurm();
+    let job = queue.split(['-', ' ']).nth(2).unwrap();
+    let person = processes().into_iter().find(|pid| command_line(*pid).starts_with("deputyctl run")).unwrap();
+    signal(person, "KILL");
+    wait_for(job, "done");
+    assert_eq!(open_at_slurm(), "");
+    typist.wait_for("status=137");
 }
 
 #[test]

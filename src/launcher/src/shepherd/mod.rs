@@ -126,7 +126,7 @@ fn run_in_session(
     peer: Peer,
 ) -> Result<(), Denial> {
     let internal = |what: &'static str| move |error: io::Error| Denial::internal(format!("{what}: {error}"));
-    let at_slurm = match &decision.slurm {
+    let mut at_slurm = match &decision.slurm {
         Some(asked) => {
             Some(AtSlurm::prepare(settings, request, &brought.variables, decision, asked, session)?)
         }
@@ -154,7 +154,7 @@ fn run_in_session(
         let environment = environment::build(&decision.target.entry, &session.environment, environment);
         (decision.programs.clone(), decision.argv.clone(), environment, decision.directories.clone())
     };
-    let (programs, argv, environment, directories) = at_slurm.as_ref().map_or_else(own, AtSlurm::executed);
+    let (programs, argv, environment, directories) = at_slurm.as_mut().map_or_else(own, AtSlurm::executed);
     let job = Launch {
         programs,
         script: script.map(Script::into_descriptor),

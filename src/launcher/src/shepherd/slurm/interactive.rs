@@ -4,6 +4,7 @@
 //! on disk before `srun` starts, and the job is over when Slurm has nothing more of it, whatever became of `srun`.
 
 use std::ffi::CString;
+use std::mem;
 use std::os::unix::ffi::OsStringExt as _;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -36,6 +37,9 @@ const ACCOUNTED: Duration = Duration::from_secs(1);
 
 /// How long Slurm may take to end what `srun` has given back, before it is told to.
 const GIVEN_BACK: Duration = Duration::from_secs(5);
+
+/// What takes longer is no refusal, but a controller that does not answer: its own time for that is ten seconds.
+const ANSWERED: Duration = Duration::from_secs(5);
 
 /// After this a Slurm that does not answer is left to itself. It ends the job at its own time limit.
 const GIVEN_UP: Duration = Duration::from_secs(3600);
@@ -97,10 +101,11 @@ impl<'a> AtSlurm<'a> {
         })
     }
 
-    /// What is executed here: paths to try, the argument vector, the environment (which is the program's as well), and working
-    /// directories to try.
-    pub fn executed(&self) -> (Vec<CString>, Vec<CString>, Vec<CString>, Vec<CString>) {
-        (vec![self.program.clone()], self.argv.clone(), self.environment.clone(), vec![c"/".to_owned()])
+    /// Gives out what is executed here: paths to try, the argument vector, the environment (which is the program's as well),
+    /// and working directories to try. Nothing of it, and so no secret, stays.
+    pub fn executed(&mut self) -> (Vec<CString>, Vec<CString>, Vec<CString>, Vec<CString>) {
+        let (argv, environment) = (mem::take(&mut self.argv), mem::take(&mut self.environment));
+        (vec![mem::take(&mut self.program)], argv, environment, vec![c"/".to_owned()])
     }
 
     /// Whether its streams are a terminal.
@@ -111,24 +116,26 @@ impl<'a> AtSlurm<'a> {
     /// Waits, when nothing is left of `srun`, until Slurm has nothing of the job, and has it end what it still has. What Slurm
     /// says of its end, if it does.
     ///
-    /// What Slurm does not know after an `srun` that left by itself it never had.
+    /// What Slurm does not know after an `srun` that left by itself it never had; unless that had waited in vain for its answer.
     pub fn leave_nothing(
         &self,
         job: &JobId,
         ended: &Result<watch::Ended, Denial>,
         folder: &JobFolder,
     ) -> Option<Ended> {
-        let by_itself = |end: &JobEnd| !matches!(end, JobEnd::Signaled { .. });
-        let exited = ended.as_ref().is_ok_and(|ended| by_itself(&ended.end));
+        let age = || record::interactive(job).unwrap_or_default();
+        let exited = match ended.as_ref().map(|ended| &ended.end) {
+            Ok(JobEnd::Exited { code: SLURM_FAILED }) => age() < ANSWERED,
+            Ok(JobEnd::Exited { .. } | JobEnd::LaunchFailed { .. }) => true,
+            Ok(JobEnd::Signaled { .. }) | Err(_) => false,
+        };
         let begun = Instant::now();
         let mut pause = PAUSES.0;
         loop {
             let unwanted = !exited || begun.elapsed() >= GIVEN_BACK;
             match look(self.slurm, &self.account, &self.owner, job, unwanted) {
                 Ok(Left::Nothing(told)) => return told,
-                Ok(Left::Unknown) if exited || record::interactive(job).is_some_and(|age| age >= SETTLED) => {
-                    return None;
-                }
+                Ok(Left::Unknown) if exited || age() >= SETTLED => return None,
                 Ok(Left::Unsettled) if begun.elapsed() >= ACCOUNTED => return None,
                 Ok(_) => {}
                 Err(error) => tracing::warn!(event = "slurm_silent", job = %job, message = %error.message),
