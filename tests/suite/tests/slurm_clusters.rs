@@ -38,6 +38,7 @@ partitions = ["batch", "short"]
 accounts = "associations"
 clusters = ["second", "default"]
 array = 4
+interactive = true
 [kinds.gone]
 commands = ["*"]
 [kinds.gone.slurm]
@@ -317,6 +318,18 @@ fn holds_arrays_and_withdrawn_consents_reach_the_second_cluster() {
         "{answers:?}"
     );
     wait_for(&job, "done");
+}
+
+#[test]
+fn an_interactive_job_is_at_its_cluster_and_leaves_nothing_there() {
+    let _machine = exclusively();
+    let begin =
+        ["run", "--app", "multi", "--account", "alice", "--kind", "both", "--interactive", "--cluster"];
+    for (cluster, own) in [("second", "second\n"), ("default", "sandbox\n")] {
+        let argv = [cluster, "--", "sh", "-c", "echo $SLURM_CLUSTER_NAME"];
+        assert_eq!(ok(&deputyctl(PORTAL, &[&begin[..], &argv].concat())), own.trim());
+    }
+    assert_eq!((queue(false), queue(true)), (String::new(), String::new()));
 }
 
 /// The process that asks the second cluster where its jobs stand, if there is one now.

@@ -26,7 +26,8 @@ use super::jobs::parse_session;
                        input.dat\n\n\
                        Standard input, output and error are handed to the job as they are, unless an option names \
                        something else; a terminal is not: its bytes are copied, so that a job never holds it. With \
-                       --detach they are /dev/null.\n\n\
+                       --detach, and at Slurm without --interactive, they are /dev/null. With --terminal each key, Ctrl-C \
+                       too, is the job's while it runs.\n\n\
                        The first SIGINT, SIGTERM or SIGHUP cancels the job; a second one ends deputyctl.\n\n\
                        Exit status: the job's own; 128+N if signal N ended it; 125 if Deputy refused or failed; 126 if \
                        the command cannot be executed; 127 if it is not there."
@@ -159,6 +160,13 @@ pub struct RunOptions {
     /// At Slurm: wait until it is released
     #[arg(long)]
     pub hold: bool,
+    /// At Slurm: speak with the job while it runs, by srun: its standard input, output and error are as for a job here. For
+    /// kinds that allow it
+    #[arg(long, conflicts_with_all = ["detach", "array", "hold", "dependency", "script"])]
+    pub interactive: bool,
+    /// With --interactive: give the job a terminal of its own, shown on this one
+    #[arg(long, short, requires = "interactive", conflicts_with_all = ["stdin", "stdout", "stderr", "merge", "capture"])]
+    pub terminal: bool,
     /// The program (an absolute path, or a plain name that is looked up as the OS account) and its arguments; with
     /// --script only the arguments
     #[arg(value_name = "CMD", required_unless_present = "script", trailing_var_arg = true)]

@@ -303,6 +303,9 @@ pub enum LauncherRequest {
     },
     /// Submit a job to Slurm, as the OS account. Answered by [`LauncherReply::Submitted`].
     Submit(SubmitRequest),
+    /// Run an interactive job at Slurm, by a shepherd of its own, whose streams are those of the request. Answered as
+    /// [`LauncherRequest::Run`].
+    Interact(SubmitRequest),
     /// Say a word about a job to Slurm, as the OS account. Answered by [`LauncherReply::Done`] when Slurm took it.
     CommandAtSlurm {
         /// The job.
@@ -404,10 +407,10 @@ pub struct QuotaRequest {
     pub filesystem: String,
 }
 
-/// A job for Slurm.
+/// A job for Slurm. What it brings by descriptor is its script and variables; an interactive one has its streams, too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubmitRequest {
-    /// What every job has. Nothing of it comes by descriptor.
+    /// What every job has.
     pub run: RunRequest,
     /// What is asked of Slurm. The cluster that it does not name is the default one.
     pub slurm: SlurmRequest,

@@ -125,12 +125,16 @@ fn is_host(text: &str) -> bool {
     text.len() <= 255 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
+/// The number of an end. `srun` gives a job back that was cancelled while it waited with -1, which tells nothing.
+fn status(text: &str) -> Option<u32> {
+    if text == "-1" { Some(0) } else { text.parse().ok() }
+}
+
 fn queued(line: &str) -> Option<Queued> {
     let mut fields = line.splitn(7, '|').skip(1);
     let mut field = || fields.next();
     let (uid, name) = (field()?.parse().ok()?, field()?.to_owned());
-    let (state, status, host, reason) =
-        (field()?, field()?.parse().ok()?, field()?, field()?.strip_suffix('|')?);
+    let (state, status, host, reason) = (field()?, status(field()?)?, field()?, field()?.strip_suffix('|')?);
     let word = !state.is_empty() && state.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
     let reason = reason.chars().filter(|character| !character.is_control()).take(60).collect();
     // "n/a" while it has none.

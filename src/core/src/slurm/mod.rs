@@ -1,14 +1,16 @@
 //! Slurm as the user: what may be asked of it, how it is asked, and what its words mean.
 //!
 //! Everything here is a value made from values: the words that a request may have ([`names`], [`dependency`], [`array`]), what root's policy says
-//! about them ([`policy`]), where a job runs that may run at either place ([`choice`]), the argument vectors and the batch script ([`command`]), what Slurm's programs answer
-//! ([`answer`], [`listing`], [`resources`]), and what that means for a job ([`state`]).
+//! about them ([`policy`]), where a job runs that may run at either place ([`choice`]), the argument vectors and the batch script
+//! ([`command`]), those of a job that somebody speaks with ([`interactive`]), what Slurm's programs answer ([`answer`],
+//! [`listing`], [`resources`]), and what that means for a job ([`state`]).
 
 pub mod answer;
 pub mod array;
 pub mod choice;
 pub mod command;
 pub mod dependency;
+pub mod interactive;
 pub mod listing;
 pub mod names;
 pub mod policy;
@@ -20,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use array::ArrayPart;
 pub use choice::{Chosen, ExecutorChoice};
 pub use dependency::{Dependency, When};
+pub use interactive::Interactive;
 pub use names::{ClusterName, Feature, Partition, Qos, SlurmAccount};
 pub use policy::{Accounts, SlurmPolicy};
 pub use state::{Ended, SlurmState};
@@ -72,6 +75,8 @@ pub struct SlurmRequest {
     pub hold: bool,
     /// Which part of an array it is.
     pub array: Option<ArrayPart>,
+    /// Whether somebody speaks with it, and how.
+    pub interactive: Option<Interactive>,
 }
 
 /// A word about a job that Slurm has.
@@ -100,6 +105,7 @@ impl SlurmRequest {
             || !self.dependencies.is_empty()
             || self.hold
             || self.array.is_some()
+            || self.interactive.is_some()
     }
 }
 

@@ -64,6 +64,8 @@ pub struct SlurmPolicy {
     pub constraints: Vec<Feature>,
     /// The most jobs of an array; absent: no arrays.
     pub array: u32,
+    /// Whether somebody may speak with a job while it runs.
+    pub interactive: bool,
 }
 
 impl SlurmPolicy {
@@ -129,8 +131,28 @@ impl SlurmPolicy {
             listed("feature", &self.constraints, Some(feature), &format!("{rule}.slurm.constraints"))?;
         }
         at_most("array", asked.array.as_ref().map_or(0, |part| part.count), self.array)?;
+        if asked.interactive.is_some() {
+            self.check_interactive(asked, rule)?;
+        }
         let (nodes, tasks) = (Some(nodes), Some(tasks));
         Ok(SlurmRequest { cluster, partition, account, qos, nodes, tasks, ..asked.clone() })
+    }
+
+    fn check_interactive(&self, asked: &SlurmRequest, rule: &str) -> Result<(), Denial> {
+        if !self.interactive {
+            return Err(Denial::new(
+                Code::ExecutorNotAllowed,
+                format!("{rule}.slurm.interactive"),
+                "jobs of this kind are not interactive at Slurm",
+            )
+            .remedy("name files for its input and output, or have the administrator allow it"));
+        }
+        if asked.hold || !asked.dependencies.is_empty() || asked.array.is_some() {
+            return Err(Denial::invalid(
+                "hold, dependency and indices are not for an interactive job: somebody waits for it",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -217,6 +239,7 @@ mod tests {
     use crate::application::Application;
     use crate::size::{ByteSize, MilliCpus};
     use crate::slurm::array::{ArrayPart, Indices};
+    use crate::slurm::{Dependency, Interactive, When};
 
     const FILE: &str = r#"
         service_user = "portal"
@@ -231,6 +254,7 @@ mod tests {
         tasks = 4
         constraints = ["a100"]
         array = 3
+        interactive = true
         [kinds.cluster]
         commands = ["*"]
         executor = "slurm"
@@ -286,6 +310,26 @@ mod tests {
         assert_eq!(refused(&cluster, &SlurmRequest { features: features(&["a100"]), ..none() }).0, not);
         assert_eq!(refused(&cluster, &SlurmRequest { qos: "normal".parse().ok(), ..none() }).0, not);
         assert!(both.slurm.unwrap().check(&SlurmRequest { nodes: Some(0), ..none() }, "x").is_err());
+    }
+
+    #[test]
+    fn nobody_speaks_with_a_job_where_policy_does_not_say_so_and_none_that_is_spoken_with_waits() {
+        let asked = SlurmRequest { interactive: Some(Interactive::Terminal), ..SlurmRequest::default() };
+        assert_eq!(
+            refused(&kind("cluster"), &asked),
+            (Code::ExecutorNotAllowed, "kinds.x.slurm.interactive".to_owned())
+        );
+        let both = kind("both");
+        let filled = both.slurm.as_ref().unwrap().check(&asked, "x").unwrap();
+        assert_eq!(filled.interactive, asked.interactive);
+        let after = Dependency { when: When::AfterOk, job: JobId::from_random([1; JobId::BYTES]) };
+        for waits in [
+            SlurmRequest { hold: true, ..asked.clone() },
+            SlurmRequest { array: array("0-2"), ..asked.clone() },
+            SlurmRequest { dependencies: vec![after], ..asked.clone() },
+        ] {
+            assert_eq!(refused(&both, &waits).0, Code::InvalidArgument, "{waits:?}");
+        }
     }
 
     #[test]

@@ -447,8 +447,9 @@ methods! {
     /// executor (s: local, slurm or auto; where it is absent, the kind's), and for Slurm cluster, partition, slurm_account and qos (s),
     /// nodes and tasks (u), constraint (s: features that each node has to have, with commas between), dependency (s: after,
     /// afterok, afternotok or afterany, a colon and the id of a job of the same account at Slurm; several with commas, of
-    /// which each has to hold) and hold (b: it waits for Job.Release); cpus is then for each task, memory and gpus for each node, and stdin,
-    /// stdout and stderr are files;
+    /// which each has to hold) and hold (b: it waits for Job.Release); cpus is then for each task, memory and gpus for each
+    /// node, and stdin, stdout and stderr are files. With interactive (b), where policy allows it, they are as for any job
+    /// of this machine, or terminal (h: the slave of a pseudo-terminal that nothing else has) takes their place;
     ///
     /// watch (h: a pipe's writing end, or a socket: it gets the lines of Job.Watch, and is closed after the last);
     ///

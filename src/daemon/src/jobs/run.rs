@@ -284,12 +284,13 @@ pub async fn accept(
         reason: None,
         host: None,
     };
-    if job.spec.gpus > 0 && ready.executor == Executor::Local {
+    job.spec.executor = ready.executor;
+    if job.spec.gpus_here() > 0 {
         daemon.tracker.queue().find_gpus(daemon).await;
     }
     // Another engine has a queue of its own. A place that starts is the job's, whoever else looks for one meanwhile.
     let place = match ready.executor {
-        Executor::Slurm => None,
+        Executor::Slurm if !job.spec.has_shepherd() => None,
         Executor::Local if ready.needs_room() => {
             let place = daemon.tracker.queue().enter(daemon, &job).ok().filter(Place::starts);
             if place.is_none() {
@@ -297,7 +298,7 @@ pub async fn accept(
             }
             place
         }
-        Executor::Local => Some(daemon.tracker.queue().enter(daemon, &job)?),
+        Executor::Slurm | Executor::Local => Some(daemon.tracker.queue().enter(daemon, &job)?),
     };
     job.spec.executor = ready.executor;
     job.spec.chosen = ready.chosen;

@@ -104,7 +104,7 @@ pub fn state_name(state: &JobState) -> &'static str {
 /// The state of a job as the interface names it: one that Slurm was asked to take waits in its queue, too.
 pub fn state_of(job: &Job) -> &'static str {
     match (job.spec.executor, &job.state) {
-        (Executor::Slurm, JobState::Starting {}) => "queued",
+        (Executor::Slurm, JobState::Starting {}) if !job.spec.has_shepherd() => "queued",
         (_, state) => state_name(state),
     }
 }

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use deputy_core::job::ExitRecord;
 use deputy_core::message::{JobCommand, JobState as Told, LauncherReply, LauncherRequest, MAX_FORGET};
-use deputy_core::slurm::Executor;
 use deputy_core::stream::{Output, Streams};
 use deputy_core::{Denial, JobId};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -118,7 +117,7 @@ impl Tracker {
                     let bytes = Self::output_bound(&job, &daemon.directory.snapshot());
                     self.shelf().runs(&job.id, job.os.uid, bytes);
                 }
-                if let Some(daemon) = daemon.as_ref().filter(|_| job.spec.executor == Executor::Local) {
+                if let Some(daemon) = daemon.as_ref().filter(|_| job.spec.has_shepherd()) {
                     self.0.queue.take_up(daemon, &job, count);
                 }
                 taken_up.push(self.insert(job));
@@ -337,7 +336,7 @@ impl Tracker {
                 self.never_started(live, cause).await;
             }
             Told::Lost | Told::Running | Told::Ending(_) => {
-                let cause = if live.job().spec.executor == Executor::Slurm {
+                let cause = if !live.job().spec.has_shepherd() {
                     "it was being submitted when the launcher's child died, and Slurm does not have it"
                 } else if self.of_another_boot(live) {
                     "the machine was started again while it ran"

@@ -55,6 +55,16 @@ impl JobSpec {
     pub fn needs_descriptors(&self) -> bool {
         self.script || self.environment_descriptor || self.streams.descriptors() > 0
     }
+
+    /// Whether a shepherd of this machine's has it: it runs here, or somebody here speaks with it.
+    pub fn has_shepherd(&self) -> bool {
+        self.executor == Executor::Local || self.slurm.interactive.is_some()
+    }
+
+    /// How many of this machine's GPUs it needs.
+    pub fn gpus_here(&self) -> u16 {
+        if self.executor == Executor::Local { self.gpus } else { 0 }
+    }
 }
 
 /// The file that stands for nothing.

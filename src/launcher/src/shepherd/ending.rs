@@ -103,7 +103,14 @@ fn tell(
             }
         };
     }
-    end(job)
+    let told = end(job);
+    if matches!(told, Told::NotMeant)
+        && let Ok(settings) = rules::settings()
+        && let Some(Err(_)) = slurm::end_what_is_left(&settings, job)
+    {
+        return Told::Later;
+    }
+    told
 }
 
 fn end(job: &JobId) -> Told {

@@ -43,8 +43,8 @@ pub(super) async fn begin(
     gpus: Vec<GpuIndex>,
 ) -> Begun {
     match job.spec.executor {
-        Executor::Local => local::begin(tracker, opened, job, descriptors, gpus).await,
-        Executor::Slurm => slurm::begin(tracker, opened, job, descriptors).await,
+        Executor::Slurm if !job.spec.has_shepherd() => slurm::begin(tracker, opened, job, descriptors).await,
+        Executor::Slurm | Executor::Local => local::begin(tracker, opened, job, descriptors, gpus).await,
     }
 }
 

@@ -142,7 +142,15 @@ pub fn check(daemon: &Daemon, kind: &Kind, rule: &str, spec: &JobSpec) -> Result
         )
         .remedy("have root add the table [executor.slurm] to deputy.toml"));
     };
-    if spec.streams.descriptors() > 0 || spec.streams.captures() {
+    if spec.slurm.interactive.is_some() {
+        // Its streams are a shepherd's.
+        if spec.script {
+            return Err(Denial::invalid(
+                "an interactive job at Slurm names its program: none comes by descriptor",
+            )
+            .remedy("name a program that is on the nodes, or submit the script without interactive"));
+        }
+    } else if spec.streams.descriptors() > 0 || spec.streams.captures() {
         return Err(Denial::invalid(
             "the streams of a job at Slurm are files: none comes by descriptor, and nothing is captured",
         )

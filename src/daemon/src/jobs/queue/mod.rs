@@ -212,7 +212,7 @@ impl Queue {
             let candidate = state.scheduler.candidate(&id).cloned();
             state.scheduler.end(&id, Some(0.0), now);
             if let Some(candidate) = candidate {
-                let gpus = waiting.live.job().spec.gpus;
+                let gpus = waiting.live.job().spec.gpus_here();
                 state.scheduler.resubmit(candidate.with_gpus(gpus), number, now);
             }
         }
@@ -235,7 +235,7 @@ impl Queue {
     /// A job ended, or will never start: its place is free.
     pub fn ended(&self, job: &Job) {
         let cpu_seconds = match &job.state {
-            JobState::Ended { usage, .. } => Some(need::cpu_seconds(usage)),
+            JobState::Ended { usage, .. } => Some(need::cpu_seconds(job.spec.executor, usage)),
             JobState::Abandoned { .. } => Some(0.0),
             _ => None,
         };

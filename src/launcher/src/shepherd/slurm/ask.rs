@@ -18,11 +18,15 @@ use super::record;
 use crate::shepherd::folder;
 
 /// A job that Slurm has, or had.
-struct Asked {
-    job: JobId,
-    owner: OsIdentity,
-    number: SlurmJobId,
-    cluster: ClusterName,
+pub(super) struct Asked {
+    /// Its id.
+    pub job: JobId,
+    /// As whom it was submitted.
+    pub owner: OsIdentity,
+    /// Its number there.
+    pub number: SlurmJobId,
+    /// The cluster that has it.
+    pub cluster: ClusterName,
 }
 
 /// Answers for those jobs that are at Slurm. Those about which Slurm gave no answer are left out.
@@ -76,7 +80,8 @@ fn at_slurm(job: &JobId) -> Option<Asked> {
     Some(Asked { job: job.clone(), owner: folder::identity(job)?.os_account, number, cluster })
 }
 
-fn states(
+/// Where these stand.
+pub(super) fn states(
     slurm: &SlurmSettings,
     account: &Account,
     asked: Vec<Asked>,

@@ -1,6 +1,7 @@
 //! What a job's folder has of Slurm: that it is being submitted and to which cluster, and the number that Slurm gave it.
 //!
-//! Each is on disk before the next step: the first before `sbatch` starts, the second before anybody is told.
+//! Each is on disk before the next step: the first before `sbatch` starts, the second before anybody is told. An interactive
+//! job has neither, but a third of its own before `srun` starts.
 
 use std::fs;
 use std::io;
@@ -16,6 +17,7 @@ use crate::paths::job_folder;
 
 const SUBMITTING: &str = "slurm.submitting";
 const SUBMITTED: &str = "slurm";
+const INTERACTIVE: &str = "slurm.interactive";
 const MAX: u64 = 4096;
 
 /// What is written down before `sbatch` starts. Of the time when there was one cluster the file is empty.
@@ -39,18 +41,25 @@ fn disk(error: io::Error) -> Denial {
 
 /// Takes note that `sbatch` is about to start.
 pub fn begin(job: &JobId, cluster: &ClusterName) -> Result<(), Denial> {
+    begin_as(job, SUBMITTING, cluster)
+}
+
+fn begin_as(job: &JobId, name: &str, cluster: &ClusterName) -> Result<(), Denial> {
     let text = toml::to_string(&Submitting { cluster: cluster.clone() })
         .map_err(|error| Denial::internal(error.to_string()))?;
-    durable::replace(&job_folder(job), SUBMITTING, text.as_bytes()).map_err(disk)
+    durable::replace(&job_folder(job), name, text.as_bytes()).map_err(disk)
 }
 
 /// The cluster to which a job was submitted. A record that is not there or cannot be read is an error: no other cluster
 /// is asked about the job.
 pub fn cluster(job: &JobId) -> Result<ClusterName, Denial> {
     let unreadable = |error: String| Denial::internal(format!("the record of the job's cluster: {error}"));
-    let text =
-        durable::read(&job_folder(job), SUBMITTING, MAX).map_err(|error| unreadable(error.to_string()))?;
-    let text = text.ok_or_else(|| unreadable("it is not there".to_owned()))?;
+    let read =
+        |name| durable::read(&job_folder(job), name, MAX).map_err(|error| unreadable(error.to_string()));
+    let text = match read(SUBMITTING)? {
+        Some(text) => text,
+        None => read(INTERACTIVE)?.ok_or_else(|| unreadable("it is not there".to_owned()))?,
+    };
     toml::from_str(&text).map(|Submitting { cluster }| cluster).map_err(|error| unreadable(error.to_string()))
 }
 
@@ -80,7 +89,21 @@ pub fn is_submitted(job: &JobId) -> bool {
 
 /// For how long a submission has been on its way, or done; none if `sbatch` was never started for the job.
 pub fn begun(job: &JobId) -> Option<Duration> {
-    let made = fs::metadata(job_folder(job).join(SUBMITTING)).ok()?.modified().ok()?;
+    age(job, SUBMITTING)
+}
+
+/// Takes note that `srun` is about to start, at this cluster.
+pub fn begin_interactive(job: &JobId, cluster: &ClusterName) -> Result<(), Denial> {
+    begin_as(job, INTERACTIVE, cluster)
+}
+
+/// How long ago `srun` was to start; none if it never was.
+pub fn interactive(job: &JobId) -> Option<Duration> {
+    age(job, INTERACTIVE)
+}
+
+fn age(job: &JobId, name: &str) -> Option<Duration> {
+    let made = fs::metadata(job_folder(job).join(name)).ok()?.modified().ok()?;
     // A clock that was set back makes it younger, and so it is asked about for longer.
     Some(made.elapsed().unwrap_or_default())
 }

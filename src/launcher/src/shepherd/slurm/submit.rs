@@ -16,7 +16,6 @@ use deputy_core::message::{JobState, LauncherReply, RunRequest, SubmitRequest};
 use deputy_core::project::MAX_UMASK;
 use deputy_core::settings::{Settings, SlurmSettings};
 use deputy_core::slurm::{ClusterName, SlurmJobId, SlurmRequest, When, answer, command, resources};
-use deputy_sys::Credentials;
 use deputy_wire::Peer;
 use rustix::fs::{SeekFrom, seek};
 use rustix::net::{SocketFlags, accept_with};
@@ -39,7 +38,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 /// How old a submission is when a job that Slurm does not know was never taken: `sbatch` ends with its parent, and
 /// Slurm's own time for a message is ten seconds where its configuration has no other.
-const SETTLED: Duration = Duration::from_secs(60);
+pub(super) const SETTLED: Duration = Duration::from_secs(60);
 
 /// What is beside a request.
 struct Beside {
@@ -67,7 +66,7 @@ pub fn submit(
         Ok(after) => after,
         Err(denial) => return refuse(connection, peer, denial),
     };
-    let brought = match stdio::take(&request.run, descriptors) {
+    let brought = match stdio::take(&request.run, false, descriptors) {
         Ok(brought) => brought,
         Err(denial) => return refuse(connection, peer, denial),
     };
@@ -76,8 +75,8 @@ pub fn submit(
         Ok(folder) => folder,
         Err(denial) => return refuse(connection, peer, denial),
     };
-    match submitted(settings, request, &Beside { brought, after, peer }, &folder) {
-        Ok(Some(slurm)) => reply(connection, &LauncherReply::Submitted { slurm }),
+    match submitted(settings, request, &Beside { brought, after, peer }, &folder, connection) {
+        Ok(Some(_)) => {}
         // Nobody knows yet. Whoever attaches asks again.
         Ok(None) => reply(connection, &LauncherReply::Denied(unknown())),
         Err(denial) => {
@@ -88,7 +87,8 @@ pub fn submit(
     drop(slot);
 }
 
-fn unknown() -> Denial {
+/// It is not known yet what Slurm made of a request.
+pub(super) fn unknown() -> Denial {
     Denial::new(Code::Busy, "Slurm", "whether Slurm took the job is not known yet").remedy("ask again")
 }
 
@@ -97,6 +97,7 @@ fn submitted(
     request: &SubmitRequest,
     beside: &Beside,
     folder: &JobFolder,
+    connection: &OwnedFd,
 ) -> Result<Option<SlurmJobId>, Denial> {
     let SubmitRequest { run, slurm } = request;
     // Before consent is read, as for any job.
@@ -107,6 +108,10 @@ fn submitted(
     let slurm_settings = super::settings(settings, &cluster)?;
     let session = session::open(&decision, &decision.target.entry.name, &run.os_account)?;
     let outcome = in_session(slurm_settings, run, beside, folder, &decision, &session);
+    if let Ok(Some(slurm)) = outcome {
+        // It is on disk, and nobody waits for the session's end.
+        reply(connection, &LauncherReply::Submitted { slurm });
+    }
     session.close();
     outcome
 }
@@ -120,20 +125,12 @@ fn in_session(
     session: &JobSession,
 ) -> Result<Option<SlurmJobId>, Denial> {
     let asked = decision.slurm.as_ref().ok_or_else(|| Denial::internal("no decision about Slurm"))?;
+    if asked.interactive.is_some() {
+        return Err(Denial::invalid("an interactive job is not submitted: it has a shepherd"));
+    }
     let umask = session.umask | (request.umask.unwrap_or(0) & MAX_UMASK);
     let script = script(request, &beside.brought, asked, umask)?;
-    let account = Account {
-        credentials: Credentials {
-            uid: request.os_account.uid,
-            gid: decision.gid,
-            groups: session.groups.clone(),
-        },
-        entry: decision.target.entry.clone(),
-        environment: session.environment.clone(),
-        umask,
-        limits: session.limits.clone(),
-        no_new_privileges: decision.no_new_privileges,
-    };
+    let account = Account::of_job(request, decision, session);
     let argv = command::sbatch(&request.job, asked, &bounds(request, decision), &beside.after);
     decision.still_holds(request)?;
     // What is not there submits nothing: that need not be asked of Slurm afterwards.
@@ -193,7 +190,7 @@ fn stays(
 }
 
 /// CPUs are what was asked for: what policy allows beyond is not wanted. Memory and time are Slurm's to bound.
-fn bounds(request: &RunRequest, decision: &Decision) -> JobBounds {
+pub(super) fn bounds(request: &RunRequest, decision: &Decision) -> JobBounds {
     let mut bounds = decision.bounds;
     bounds.limits.cpus = request.bounds.limits.cpus;
     bounds
@@ -280,7 +277,11 @@ fn find_patiently(
 }
 
 /// One question. An error is no absence.
-fn find(slurm: &SlurmSettings, account: &Account, job: &JobId) -> Result<Option<SlurmJobId>, Denial> {
+pub(super) fn find(
+    slurm: &SlurmSettings,
+    account: &Account,
+    job: &JobId,
+) -> Result<Option<SlurmJobId>, Denial> {
     let queue = command::find_in_queue(job, account.credentials.uid);
     for argv in [queue, command::find_in_accounting(job)] {
         let output = run(slurm, account, &argv, None)?.good(&argv[0])?;
