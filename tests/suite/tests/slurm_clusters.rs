@@ -275,14 +275,14 @@ fn of_two_jobs_with_one_number_each_is_told_of_and_commanded_at_its_own_cluster(
     assert_eq!(show(&there)["cause"], "cancelled");
     assert!(queue(false).contains(&running_here));
     assert_eq!(show(&here)["state"], "running");
-    // A folder of the time when there was one cluster names none.
-    fs::write(format!("/var/lib/deputy/jobs/{here}/slurm.submitting"), "").unwrap();
+    // A folder of the default cluster, as all of the time when there was one, names none.
+    assert!(!fs::exists(format!("/var/lib/deputy/jobs/{here}/slurm.cluster")).unwrap());
     ok(&deputyctl(PORTAL, &["job", "cancel", &here]));
     wait_for(&here, "done");
     // One whose record cannot be read is at no cluster.
     let broken = submit("second", &[], &["sleep", "600"]);
     wait_for(&broken, "running");
-    let record = format!("/var/lib/deputy/jobs/{broken}/slurm.submitting");
+    let record = format!("/var/lib/deputy/jobs/{broken}/slurm.cluster");
     let written = fs::read(&record).unwrap();
     fs::write(&record, "cluster = \"/etc\"").unwrap();
     assert_ne!(deputyctl(PORTAL, &["job", "cancel", &broken]).status, 0);

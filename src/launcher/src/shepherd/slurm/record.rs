@@ -15,15 +15,16 @@ use serde::{Deserialize, Serialize};
 use crate::durable;
 use crate::paths::job_folder;
 
+const CLUSTER: &str = "slurm.cluster";
 const SUBMITTING: &str = "slurm.submitting";
 const SUBMITTED: &str = "slurm";
 const INTERACTIVE: &str = "slurm.interactive";
 const MAX: u64 = 4096;
 
-/// What is written down before `sbatch` starts. Of the time when there was one cluster the file is empty.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Submitting {
+/// What is written down of the cluster, where it is not the default one.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Elsewhere {
     cluster: ClusterName,
 }
 
@@ -41,26 +42,30 @@ fn disk(error: io::Error) -> Denial {
 
 /// Takes note that `sbatch` is about to start.
 pub fn begin(job: &JobId, cluster: &ClusterName) -> Result<(), Denial> {
-    begin_as(job, SUBMITTING, cluster)
+    goes_to(job, cluster)?;
+    durable::replace(&job_folder(job), SUBMITTING, b"").map_err(disk)
 }
 
-fn begin_as(job: &JobId, name: &str, cluster: &ClusterName) -> Result<(), Denial> {
-    let text = toml::to_string(&Submitting { cluster: cluster.clone() })
+/// Takes note of the cluster, before anything else is written down about Slurm. Of the default one there is no file.
+fn goes_to(job: &JobId, cluster: &ClusterName) -> Result<(), Denial> {
+    if cluster.is_default() {
+        return Ok(());
+    }
+    let text = toml::to_string(&Elsewhere { cluster: cluster.clone() })
         .map_err(|error| Denial::internal(error.to_string()))?;
-    durable::replace(&job_folder(job), name, text.as_bytes()).map_err(disk)
+    durable::replace(&job_folder(job), CLUSTER, text.as_bytes()).map_err(disk)
 }
 
-/// The cluster to which a job was submitted. A record that is not there or cannot be read is an error: no other cluster
-/// is asked about the job.
+/// The cluster to which a job was submitted. A record that cannot be read is an error: no other cluster is asked about the
+/// job.
 pub fn cluster(job: &JobId) -> Result<ClusterName, Denial> {
     let unreadable = |error: String| Denial::internal(format!("the record of the job's cluster: {error}"));
-    let read =
-        |name| durable::read(&job_folder(job), name, MAX).map_err(|error| unreadable(error.to_string()));
-    let text = match read(SUBMITTING)? {
-        Some(text) => text,
-        None => read(INTERACTIVE)?.ok_or_else(|| unreadable("it is not there".to_owned()))?,
-    };
-    toml::from_str(&text).map(|Submitting { cluster }| cluster).map_err(|error| unreadable(error.to_string()))
+    match durable::read(&job_folder(job), CLUSTER, MAX).map_err(|error| unreadable(error.to_string()))? {
+        None => Ok(ClusterName::default()),
+        Some(text) => toml::from_str(&text)
+            .map(|Elsewhere { cluster }| cluster)
+            .map_err(|error| unreadable(error.to_string())),
+    }
 }
 
 /// Takes note of the number.
@@ -94,7 +99,8 @@ pub fn begun(job: &JobId) -> Option<Duration> {
 
 /// Takes note that `srun` is about to start, at this cluster.
 pub fn begin_interactive(job: &JobId, cluster: &ClusterName) -> Result<(), Denial> {
-    begin_as(job, INTERACTIVE, cluster)
+    goes_to(job, cluster)?;
+    durable::replace(&job_folder(job), INTERACTIVE, b"").map_err(disk)
 }
 
 /// How long ago `srun` was to start; none if it never was.
