@@ -134,7 +134,7 @@ fn in_session(
     decision.still_holds(request)?;
     // What is not there submits nothing: that need not be asked of Slurm afterwards.
     program::path(slurm, "sbatch")?;
-    record::begin(&request.job)?;
+    let submission = record::begin(&request.job)?;
     let said = run(slurm, &account, &argv, Some(script));
     let number = match said {
         Ok(said) if said.end == (JobEnd::Exited { code: 0 }) => answer::submitted(&said.output),
@@ -151,7 +151,7 @@ fn in_session(
         None => find_patiently(slurm, &account, &request.job, folder)?,
     };
     if let Some(number) = number {
-        record::submitted(&request.job, number)?;
+        submission.submitted(number)?;
         log(request, decision, asked, number, beside.peer);
     }
     Ok(number)
@@ -277,7 +277,7 @@ fn known(settings: &Settings, job: &JobId, age: Duration) -> Result<LauncherRepl
         folder::identity(job).ok_or_else(|| Denial::internal("the job's identity is unreadable"))?;
     let account = Account::of(&identity.os_account)?;
     if let Some(slurm) = find(super::settings(settings)?, &account, job)? {
-        record::submitted(job, slurm)?;
+        record::found(job, slurm)?;
         tracing::info!(event = "job_found", job = %job, slurm = slurm.0);
         return Ok(LauncherReply::Submitted { slurm });
     }
