@@ -71,7 +71,8 @@ pub struct Load {
 impl Load {
     /// What it has while this is done.
     fn of(work: impl FnOnce() -> Result<()>) -> Result<Self> {
-        ensure!(Command::new("sdiag").arg("--reset").status().context("sdiag")?.success(), "sdiag --reset");
+        let reset = Command::new("sdiag").arg("--reset").output().context("sdiag")?;
+        ensure!(reset.status.success(), "sdiag --reset: {}", String::from_utf8_lossy(&reset.stderr));
         let before = controller_cpu_ms()?;
         work()?;
         let cpu_ms = controller_cpu_ms()? - before;

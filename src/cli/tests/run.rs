@@ -87,13 +87,14 @@ fn a_terminal_for_the_job_needs_one_of_the_persons() {
         bus.run(&[&RUN[..5], &["--interactive", "--terminal", "--", "exit", "0"]].concat());
     assert_eq!((status, out.as_str()), (125, ""));
     assert!(err.starts_with("deputyctl: InvalidArgument: --terminal needs a terminal"), "{err}");
-    assert!(bus.calls.lock().unwrap().is_empty());
     for words in
         [&["--terminal"][..], &["--interactive", "--detach"], &["--interactive", "--terminal", "--merge"]]
     {
-        let (status, ..) = bus.run(&[&RUN[..5], words, &["--", "exit", "0"]].concat());
-        assert_eq!(status, 2, "{words:?}");
+        let (status, _, err) = bus.run(&[&RUN[..5], words, &["--", "exit", "0"]].concat());
+        assert_eq!(status, 125, "{words:?}");
+        assert!(err.starts_with("error: the "), "{err}");
     }
+    assert!(bus.calls.lock().unwrap().is_empty());
 }
 
 #[test]

@@ -610,6 +610,8 @@ fn a_key_interrupts_what_waits_for_nodes() {
     let (child, job) = sleeper();
     let mut typist = Typist::new("--cpus 16", "true");
     typist.wait_for("queued and waiting for resources");
+    // Long enough to be no refusal of Slurm's.
+    std::thread::sleep(Duration::from_secs(6));
     typist.types("\x03");
     typist.wait_for("status=");
     assert!(!typist.seen.contains("status=0"), "{}", typist.seen);

@@ -125,9 +125,10 @@ fn is_host(text: &str) -> bool {
     text.len() <= 255 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-/// The number of an end. `srun` gives a job back that was cancelled while it waited with -1, which tells nothing.
+/// The number of an end. Below 0 are Slurm's words for none, as of what `srun` gave back while it waited.
 fn status(text: &str) -> Option<u32> {
-    if text == "-1" { Some(0) } else { text.parse().ok() }
+    let number: i64 = text.parse().ok()?;
+    u32::try_from(number.max(0)).ok()
 }
 
 fn queued(line: &str) -> Option<Queued> {

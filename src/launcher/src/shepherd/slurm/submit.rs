@@ -135,7 +135,7 @@ fn in_session(
     decision.still_holds(request)?;
     // What is not there submits nothing: that need not be asked of Slurm afterwards.
     program::path(slurm, "sbatch")?;
-    record::begin(&request.job, &asked.cluster.clone().unwrap_or_default())?;
+    let submission = record::begin(&request.job, &asked.cluster.clone().unwrap_or_default())?;
     let said = run(slurm, &account, &argv, Some(script));
     let number = match said {
         Ok(said) if said.end == (JobEnd::Exited { code: 0 }) => {
@@ -158,7 +158,7 @@ fn in_session(
         None => find_patiently(slurm, &account, &request.job, folder)?,
     };
     if let Some(number) = number {
-        record::submitted(&request.job, number)?;
+        submission.submitted(number)?;
         log(request, decision, asked, number, beside.peer);
     }
     Ok(number)
@@ -311,7 +311,7 @@ fn known(settings: &Settings, job: &JobId, age: Duration) -> Result<LauncherRepl
     let account = Account::of(&identity.os_account)?;
     let cluster = record::cluster(job)?;
     if let Some(slurm) = find(super::settings(settings, &cluster)?, &account, job)? {
-        record::submitted(job, slurm)?;
+        record::found(job, slurm)?;
         tracing::info!(event = "job_found", job = %job, slurm = slurm.0);
         return Ok(LauncherReply::Submitted { slurm });
     }
