@@ -106,7 +106,7 @@ enum Role {
     /// Submissions to Slurm, beside sbatch by the user, and questions where jobs stand
     Slurm {
         /// How many jobs are followed
-        #[arg(long, default_value_t = 500)]
+        #[arg(long, default_value_t = 5000)]
         jobs: u32,
     },
     /// Logins through PAM, beside those with a password of passwd

@@ -81,6 +81,23 @@ fn the_jobs_descriptors_are_the_callers_own() {
 }
 
 #[test]
+fn a_terminal_for_the_job_needs_one_of_the_persons() {
+    let bus = Bus::new();
+    let (status, out, err) =
+        bus.run(&[&RUN[..5], &["--interactive", "--terminal", "--", "exit", "0"]].concat());
+    assert_eq!((status, out.as_str()), (125, ""));
+    assert!(err.starts_with("deputyctl: InvalidArgument: --terminal needs a terminal"), "{err}");
+    for words in
+        [&["--terminal"][..], &["--interactive", "--detach"], &["--interactive", "--terminal", "--merge"]]
+    {
+        let (status, _, err) = bus.run(&[&RUN[..5], words, &["--", "exit", "0"]].concat());
+        assert_eq!(status, 125, "{words:?}");
+        assert!(err.starts_with("error: the "), "{err}");
+    }
+    assert!(bus.calls.lock().unwrap().is_empty());
+}
+
+#[test]
 fn pipes_carry_both_ways_and_end() {
     let bus = Bus::new();
     let mut child = bus

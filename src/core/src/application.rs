@@ -14,6 +14,7 @@ use crate::pattern::{CommandRule, EnvironmentRule, PatternError};
 use crate::pool::PoolPolicy;
 use crate::queue::QueuePolicy;
 use crate::role::{OwnRole, Roles};
+use crate::slurm::ExecutorChoice;
 use crate::toml_error;
 
 /// The kind of a job that names none.
@@ -383,6 +384,7 @@ pub(crate) struct File {
     roots: Vec<Root>,
     #[serde(default)]
     kinds: BTreeMap<KindName, Kind>,
+    executor: Option<ExecutorChoice>,
     #[serde(default)]
     limits: ResourceLimits,
     #[serde(default)]
@@ -408,7 +410,7 @@ impl Application {
 
     /// Reads the text of an application's file and checks that it makes an application.
     pub fn parse(text: &str) -> Result<Self, ApplicationError> {
-        let file: File = toml::from_str(text)
+        let mut file: File = toml::from_str(text)
             .map_err(|error| ApplicationError::Toml { message: toml_error::explain(text, &error) })?;
         if file.mode == Mode::SingleUser {
             check_single_user(&file)?;
@@ -427,6 +429,9 @@ impl Application {
         file.passwords.check()?;
         if file.sessions.idle_seconds == Some(0) || file.sessions.lifetime_seconds == Some(0) {
             return Err(ApplicationError::Meaning("a session lives for a second at least"));
+        }
+        for kind in file.kinds.values_mut() {
+            kind.executor = kind.executor.or(file.executor);
         }
         check_kinds(&file.kinds)?;
         file.queue.check()?;

@@ -54,12 +54,14 @@ macro_rules! steps {
 steps! {
     /// The shepherd's fork itself.
     Fork = "fork",
-    /// A session of its own, without a terminal.
+    /// A session of its own, which has no terminal yet.
     Setsid = "setsid",
     /// Joining the job's cgroup.
     Cgroup = "cgroup",
     /// The three descriptors.
     Stdio = "stdio",
+    /// The terminal that is to be the session's own.
+    Terminal = "terminal",
     /// The nice value.
     Nice = "nice",
     /// The GPUs that the job was leased, and no others.

@@ -9,7 +9,7 @@ use crate::limits::{DEFAULT_GRACE_SECONDS, JobBounds, MAX_GRACE_SECONDS, MAX_NIC
 use crate::names::KindName;
 use crate::pattern::CommandRule;
 use crate::size::ByteSize;
-use crate::slurm::{Executor, SlurmPolicy};
+use crate::slurm::{ExecutorChoice, SlurmPolicy};
 
 /// Whether a confined job reaches the home directory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,9 +90,9 @@ pub struct Kind {
     /// When a service is started again after its end; absent: on failure.
     #[serde(default)]
     pub restart: Option<Restart>,
-    /// Where jobs of this kind run unless they ask otherwise.
+    /// Where jobs of this kind run unless they ask otherwise; absent: as the application's file says.
     #[serde(default)]
-    pub executor: Executor,
+    pub(crate) executor: Option<ExecutorChoice>,
     /// What they may ask of Slurm; absent: none of them runs there.
     #[serde(default)]
     pub slurm: Option<SlurmPolicy>,
@@ -107,6 +107,11 @@ fn default_grace() -> u32 {
 }
 
 impl Kind {
+    /// Where jobs of this kind run unless they ask otherwise.
+    pub fn executor(&self) -> ExecutorChoice {
+        self.executor.unwrap_or_default()
+    }
+
     /// What bounds each job of this kind, in an application with these ceilings.
     pub fn bounds(&self, application: ResourceLimits) -> JobBounds {
         JobBounds {
@@ -136,8 +141,9 @@ pub(crate) fn check_kinds(kinds: &BTreeMap<KindName, Kind>) -> Result<(), Applic
             (kind.grace_seconds > MAX_GRACE_SECONDS, "grace_seconds is at most 3600"),
             (kind.nice > MAX_NICE, "nice is 0 to 19"),
             (
-                kind.executor == Executor::Slurm && kind.slurm.is_none(),
-                "executor = \"slurm\" needs a table [kinds.NAME.slurm]: nothing named is nothing allowed",
+                kind.executor() != ExecutorChoice::Local && kind.slurm.is_none(),
+                "executor = \"slurm\" or \"auto\" needs a table [kinds.NAME.slurm]: nothing named is nothing allowed. A \
+                 kind without one says executor = \"local\" where the application's executor is another",
             ),
             (
                 kind.slurm.is_some() && (kind.confine || kind.service),

@@ -153,8 +153,8 @@ impl CommandRule {
 
 /// Variables that no request may set, whatever a rule says: the loader's, the shells' functions, the scheduler's,
 /// and those that a login sets itself.
-const FORBIDDEN_PREFIXES: [&str; 9] =
-    ["LD_", "BASH_FUNC_", "SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "PMI", "DEPUTY_", "GCONV_"];
+const FORBIDDEN_PREFIXES: [&str; 10] =
+    ["LD_", "BASH_FUNC_", "SLURM_", "_SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "PMI", "DEPUTY_", "GCONV_"];
 const FORBIDDEN_NAMES: [&str; 16] = [
     "PATH",
     "HOME",
@@ -302,9 +302,19 @@ mod tests {
 
     #[test]
     fn variables_that_change_what_programs_load_are_never_allowed() {
-        for text in
-            ["LD_PRELOAD", "LD_*", "BASH_FUNC_x*", "SLURM_CONF", "PATH", "HOME", "PMI_RANK", "A-B", "*", ""]
-        {
+        for text in [
+            "LD_PRELOAD",
+            "LD_*",
+            "BASH_FUNC_x*",
+            "SLURM_CONF",
+            "_SLURM_SPANK_OPTION_a_b",
+            "PATH",
+            "HOME",
+            "PMI_RANK",
+            "A-B",
+            "*",
+            "",
+        ] {
             assert!(EnvironmentRule::parse(text).is_err(), "{text}");
         }
         // A broad rule does not reach the forbidden names below it.

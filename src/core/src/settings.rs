@@ -1,5 +1,6 @@
 //! The machine's settings, `/etc/deputy/deputy.toml`. The file may be absent: the defaults work.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -10,6 +11,7 @@ use crate::pool::PoolSettings;
 use crate::queue::Capacity;
 use crate::quota_settings::QuotaSettings;
 use crate::size::ByteSize;
+use crate::slurm::ClusterName;
 use crate::toml_error;
 
 /// The text of `deputy.toml` is not one: where, what, and the key that was probably meant.
@@ -96,10 +98,10 @@ pub struct ExecutorSettings {
     /// On this machine.
     pub local: LocalExecutorSettings,
     /// By Slurm; absent: this machine submits nothing to a cluster.
-    pub slurm: Option<SlurmSettings>,
+    pub slurm: Option<SlurmClusters>,
 }
 
-/// Jobs at Slurm.
+/// Jobs at one cluster of Slurm's.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SlurmSettings {
@@ -124,6 +126,67 @@ impl Default for SlurmSettings {
             period_seconds: 10,
             lost_after_seconds: 600,
         }
+    }
+}
+
+/// All clusters: that of the table `[executor.slurm]` itself, and the further ones that it names.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "WrittenClusters")]
+pub struct SlurmClusters(BTreeMap<ClusterName, SlurmSettings>);
+
+impl SlurmClusters {
+    /// One of them.
+    pub fn cluster(&self, name: &ClusterName) -> Option<&SlurmSettings> {
+        self.0.get(name)
+    }
+
+    /// All of them, by name.
+    pub fn all(&self) -> impl Iterator<Item = (&ClusterName, &SlurmSettings)> {
+        self.0.iter()
+    }
+}
+
+/// The table as it is written: the keys of a cluster, and tables of others, which take nothing over from it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenClusters {
+    programs: PathBuf,
+    conf: Option<PathBuf>,
+    operator: Option<OsUserName>,
+    period_seconds: u64,
+    lost_after_seconds: u64,
+    clusters: BTreeMap<ClusterName, SlurmSettings>,
+}
+
+impl Default for WrittenClusters {
+    fn default() -> Self {
+        let SlurmSettings { programs, conf, operator, period_seconds, lost_after_seconds } =
+            SlurmSettings::default();
+        Self { programs, conf, operator, period_seconds, lost_after_seconds, clusters: BTreeMap::new() }
+    }
+}
+
+impl TryFrom<WrittenClusters> for SlurmClusters {
+    type Error = String;
+    fn try_from(written: WrittenClusters) -> Result<Self, String> {
+        let WrittenClusters { programs, conf, operator, period_seconds, lost_after_seconds, mut clusters } =
+            written;
+        for (name, cluster) in &clusters {
+            let key = format!("executor.slurm.clusters.{name}");
+            if name.is_default() {
+                return Err(format!(
+                    "{key} is the table [executor.slurm] itself: give this one another name"
+                ));
+            }
+            if cluster.conf.as_ref().is_none_or(|conf| !conf.is_absolute()) {
+                return Err(format!(
+                    "{key} needs conf, an absolute path: without it, it would be the default one"
+                ));
+            }
+        }
+        let own = SlurmSettings { programs, conf, operator, period_seconds, lost_after_seconds };
+        clusters.insert(ClusterName::default(), own);
+        Ok(Self(clusters))
     }
 }
 
@@ -235,6 +298,32 @@ mod tests {
         let error = Settings::parse("[os_accounts]\nmin_uidd = 5\n").unwrap_err().to_string();
         assert!(error.contains("line 2"), "{error}");
         assert!(error.contains("min_uid"), "{error}");
+    }
+
+    #[test]
+    fn a_further_cluster_has_a_name_and_a_configuration_of_its_own() {
+        for (table, why) in [
+            ("[executor.slurm.clusters.gpu]\n", "needs conf"),
+            ("[executor.slurm.clusters.gpu]\nconf = \"gpu.conf\"", "absolute"),
+            ("[executor.slurm.clusters.default]\nconf = \"/c\"", "another name"),
+            ("[executor.slurm.clusters.\"a b\"]\nconf = \"/c\"", "letters"),
+            (
+                "[executor.slurm.clusters.gpu]\nconf = \"/c\"\n[executor.slurm.clusters.gpu.clusters.x]\nconf = \"/d\"",
+                "clusters",
+            ),
+            ("[executor.slurm.clusters.gpu]\nconf = \"/c\"\noperater = \"x\"", "operator"),
+        ] {
+            let error = Settings::parse(table).unwrap_err().to_string();
+            assert!(error.contains(why), "{table}: {error}");
+        }
+        let text = "[executor.slurm]\noperator = \"slurm\"\n[executor.slurm.clusters.gpu]\nconf = \"/c\"";
+        let slurm = Settings::parse(text).unwrap().executor.slurm.unwrap();
+        let names: Vec<&str> = slurm.all().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["default", "gpu"]);
+        let gpu = slurm.cluster(&"gpu".parse().unwrap()).unwrap();
+        assert_eq!((&gpu.operator, gpu.period_seconds), (&None, 10));
+        assert!(slurm.cluster(&ClusterName::default()).unwrap().operator.is_some());
+        assert!(slurm.cluster(&"other".parse().unwrap()).is_none());
     }
 
     #[test]

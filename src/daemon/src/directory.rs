@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use deputy_core::application::{Application, Service};
 use deputy_core::settings::Settings;
+use deputy_core::slurm::ClusterName;
+use deputy_core::slurm::policy::unknown_cluster;
 use deputy_core::{ApplicationName, Code, Denial, Finding, OsUserName};
 use deputy_etc::Directory as Etc;
 use rustix::fs::stat;
@@ -165,6 +167,11 @@ impl Snapshot {
                 let service_uid = service_uid(source, &policy.service);
                 Registered { name: name.clone(), policy, service_uid }
             });
+            let unknown: Vec<Denial> =
+                registered.iter().flat_map(|one| unknown_clusters(&snapshot.settings, one)).collect();
+            for denial in unknown {
+                snapshot.find(&name, denial.into());
+            }
             match &registered {
                 Err(denial) => snapshot.find(&name, denial.clone().into()),
                 Ok(Registered { service_uid: Some(uid), .. }) => {
@@ -214,6 +221,27 @@ impl Snapshot {
             self.applications.insert(name, Err(denial));
         }
     }
+}
+
+/// Clusters that kinds name and `deputy.toml` does not. Their jobs are refused, and nothing else is.
+fn unknown_clusters(settings: &Settings, of: &Registered) -> Vec<Denial> {
+    let known = |cluster: &ClusterName| {
+        settings.executor.slurm.as_ref().is_some_and(|slurm| slurm.cluster(cluster).is_some())
+    };
+    let mut unknown = Vec::new();
+    for (name, kind) in &of.policy.kinds {
+        let named = kind.slurm.iter().flat_map(|slurm| &slurm.clusters);
+        unknown.extend(named.filter(|cluster| !known(cluster)).map(|cluster| {
+            let key = format!("kinds.{name}.slurm.clusters");
+            let denial = unknown_cluster(cluster);
+            Denial {
+                rule: format!("applications.d/{}.toml: {key}", of.name),
+                message: format!("{key}: {}", denial.message),
+                ..denial
+            }
+        }));
+    }
+    unknown
 }
 
 fn service_uid(source: &dyn Source, service: &Service) -> Option<u32> {
@@ -359,6 +387,24 @@ mod tests {
             assert_eq!(snapshot.findings(Some(&name(both))).len(), 1);
         }
         assert_eq!(snapshot.of_uid(901).unwrap().name, name("c"));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_cluster_that_the_settings_do_not_have_is_found() {
+        let kind = |clusters: &str| {
+            format!(
+                "service_user = \"uid900\"\n[kinds.a]\ncommands = [\"*\"]\n[kinds.a.slurm]\npartitions = [\"p\"]\n\
+                 accounts = \"associations\"\n{clusters}"
+            )
+        };
+        let found = |clusters: &str| {
+            let directory = Directory::new(Texts::new(&[("a", &kind(clusters))]));
+            let snapshot = directory.snapshot();
+            assert!(snapshot.of_uid(900).is_some());
+            snapshot.findings(Some(&name("a"))).len()
+        };
+        assert_eq!(found(""), 0);
+        assert_eq!(found("clusters = [\"gpu\", \"default\"]"), 2);
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,7 @@ use deputy_core::message::{
 };
 use deputy_core::project::ProjectKey;
 use deputy_core::schedule::AccountKey;
-use deputy_core::slurm::Executor;
+use deputy_core::slurm::{Chosen, Executor, ExecutorChoice, SlurmRequest};
 use deputy_core::stream::Streams;
 use deputy_core::{AccountName, Code, Denial, KindName};
 
@@ -25,6 +25,7 @@ use crate::bus::record::Record;
 use crate::daemon::Daemon;
 use crate::directory::Registered;
 use crate::jobs::asked;
+use crate::jobs::executor::slurm_request;
 use crate::jobs::ready::{Wanted, ready};
 use crate::launcher::{ANSWER, LauncherError};
 use crate::store::Link;
@@ -85,6 +86,7 @@ struct Job {
     directory: Option<Vec<u8>>,
     environment: Vec<Vec<u8>>,
     spec: JobSpec,
+    executor: Option<ExecutorChoice>,
 }
 
 /// `Manager.Explain`.
@@ -109,7 +111,7 @@ pub async fn explain(call: Call, (mut options,): (Options,)) -> Result<Granted<(
     let question = Question { account, project, what };
     let decided = decide(&call.daemon, &registered, question).await;
     let record = match decided {
-        Ok(rule) => Record::new().with("allowed", true).text("rule", rule),
+        Ok(record) => record.with("allowed", true),
         // A fault is no decision.
         Err(denial) if matches!(denial.code, Code::Internal | Code::LauncherUnavailable | Code::Busy) => {
             return Err(denial);
@@ -146,28 +148,30 @@ fn job(options: &mut Options) -> Result<Job, Denial> {
             bounds: asked::bounds(options)?,
             gpus: asked::count(options, "gpus")?.unwrap_or_default(),
             streams: Streams { input: no_input(), output: no_output(), error: no_output() },
+            slurm: asked::slurm(options)?,
             ..JobSpec::default()
         },
+        executor: options.name("executor")?,
     })
 }
 
-/// The rule that allows it, or the refusal.
-async fn decide(daemon: &Daemon, registered: &Registered, question: Question) -> Result<String, Denial> {
+/// The rule that allows it and, of a job, where it would run; or the refusal.
+async fn decide(daemon: &Daemon, registered: &Registered, question: Question) -> Result<Record, Denial> {
     let Question { account, project, what } = question;
     let project = project.as_ref();
     acting::active(daemon, registered, &account)?;
-    let (request, link) = match what {
+    let (request, link, more) = match what {
         What::Job(job) => of_job(daemon, registered, account, project, *job).await?,
         What::Path(path, access) => {
             let whose = files::identity(daemon, registered, &account, project).await?;
             let link = daemon.store.link(&registered.name, &account)?.filter(|link| link.os == whose.os);
             let agent = whose.files_request();
-            (LauncherRequest::ExplainPath(ExplainPathRequest { agent, path, access }), link)
+            (LauncherRequest::ExplainPath(ExplainPathRequest { agent, path, access }), link, Record::new())
         }
     };
     match daemon.launcher.ask(&request, &[], ANSWER).await? {
         LauncherReply::Explained(Explanation::Allowed { rule }) => {
-            Ok(format!("applications.d/{}.toml: {rule}", registered.name))
+            Ok(more.text("rule", format!("applications.d/{}.toml: {rule}", registered.name)))
         }
         LauncherReply::Explained(Explanation::Refused(denial)) => {
             if let Some(link) = &link {
@@ -182,31 +186,42 @@ async fn decide(daemon: &Daemon, registered: &Registered, question: Question) ->
     }
 }
 
-/// Decides about a job as far as it can be decided here: what is to be asked of the launcher, and the link.
+/// Decides about a job as far as it can be decided here: what is to be asked of the launcher, the link, and where it would
+/// run.
 async fn of_job(
     daemon: &Daemon,
     registered: &Registered,
     account: AccountName,
     project: Option<&ProjectKey>,
     job: Job,
-) -> Result<(LauncherRequest, Option<Link>), Denial> {
+) -> Result<(LauncherRequest, Option<Link>, Record), Denial> {
     let wanted = Wanted {
         account: &account,
         project,
         kind: &job.kind,
         argv: &job.argv,
         environment: &job.environment,
-        spec: Some(&job.spec),
-        executor: None,
+        spec: &job.spec,
+        executor: job.executor,
     };
-    let ready = ready(daemon, registered, &wanted).await?;
+    let mut ready = ready(daemon, registered, &wanted).await?;
     if ready.executor == Executor::Local {
         if job.spec.gpus > 0 {
             daemon.tracker.queue().find_gpus(daemon).await;
         }
         let owner = AccountKey { application: registered.name.clone(), account: account.clone() };
-        daemon.tracker.queue().would_enter(daemon, owner, &job.kind, &job.spec)?;
+        if !ready.needs_room() {
+            daemon.tracker.queue().would_enter(daemon, owner, &job.kind, &job.spec)?;
+        } else if !daemon.tracker.queue().would_start(daemon, owner, &job.kind, &job.spec)? {
+            ready.without_room();
+        }
     }
+    let slurm = (ready.executor == Executor::Slurm)
+        .then(|| SlurmRequest { cluster: ready.cluster.clone(), ..slurm_request(&job.spec) });
+    let where_it_runs = Record::new()
+        .with("executor", ready.executor.as_str())
+        .maybe("cluster", slurm.as_ref().and(ready.cluster.as_ref()).map(ToString::to_string))
+        .maybe("chosen", ready.chosen.map(Chosen::as_str));
     let request = ExplainRequest {
         application: registered.name.clone(),
         account,
@@ -217,8 +232,9 @@ async fn of_job(
         environment: job.environment,
         os_group: ready.defaults.os_group,
         bounds: job.spec.bounds,
+        slurm,
     };
-    Ok((LauncherRequest::Explain(request), ready.link))
+    Ok((LauncherRequest::Explain(request), ready.link, where_it_runs))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use deputy_core::denial::{Code, Denial};
 use deputy_core::ids::{JobId, OsUid};
 use deputy_core::message::{
     self, Asking, ConsentRequest, LauncherReply, LauncherRequest, LinkState, MAX_FORGET, OwnerReply,
-    WithdrawRequest, Withdrawn, decode,
+    SubmitRequest, WithdrawRequest, Withdrawn, decode,
 };
 use deputy_core::names::{AccountName, ApplicationName};
 use deputy_core::settings::Settings;
@@ -174,9 +174,14 @@ fn serve_launcher(connection: OwnedFd, peer: Peer) {
         Ok(settings) => settings,
         Err(denial) => return refuse(&connection, peer, denial),
     };
-    // Two requests take descriptors and keep the connection; the others are answered here.
+    // Three requests take descriptors and keep the connection; the others are answered here.
     match request {
-        LauncherRequest::Run(run) => shepherd::run(&settings, run, packet.descriptors, connection, peer),
+        LauncherRequest::Run(run) => {
+            shepherd::run(&settings, &run, None, packet.descriptors, &connection, peer);
+        }
+        LauncherRequest::Interact(SubmitRequest { run, slurm }) => {
+            shepherd::run(&settings, &run, Some(&slurm), packet.descriptors, &connection, peer);
+        }
         LauncherRequest::Converse(_) => {
             conversation::start(&packet.bytes, packet.descriptors, connection, peer);
         }
@@ -267,6 +272,7 @@ fn answer(settings: &Settings, request: LauncherRequest, peer: Peer) -> Result<L
             pool::import_groups(settings, &groups, peer).map(|()| LauncherReply::Done)
         }
         LauncherRequest::Run(_)
+        | LauncherRequest::Interact(_)
         | LauncherRequest::Submit(_)
         | LauncherRequest::Files(_)
         | LauncherRequest::ExplainPath(_)

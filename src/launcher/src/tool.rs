@@ -24,8 +24,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use thiserror::Error;
 
-/// How often it is looked whether what was killed has gone.
-const PAUSE: Duration = Duration::from_millis(2);
+/// The first and the longest pause between two looks whether the program, or what was killed, has gone. One that has closed
+/// its streams is on its way out.
+const PAUSES: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(2));
 
 /// For how long: what waits for a file server that hangs cannot even be killed.
 const HANGS: Duration = Duration::from_secs(5);
@@ -129,6 +130,7 @@ impl Tool<'_> {
             credentials: self.credentials,
             directories: vec![c"/".to_owned()],
             streams: above_stdio([input, Stream::Descriptor(output), Stream::Descriptor(error)])?,
+            terminal: false,
             cgroup: None,
             confinement: None,
             no_new_privileges: self.no_new_privileges,
@@ -181,6 +183,7 @@ fn read_both(pipes: [OwnedFd; 2], most: usize, end: Instant) -> Result<[Vec<u8>;
 fn wait(pid: i32, end: Instant) -> Option<JobEnd> {
     let mut ended = None;
     let mut killing = false;
+    let mut pause = PAUSES.0;
     loop {
         match process::reap() {
             Ok(Wait::NoChildren) | Err(_) => return ended,
@@ -195,7 +198,8 @@ fn wait(pid: i32, end: Instant) -> Option<JobEnd> {
                 if killing {
                     let _ = descendants::kill_all();
                 }
-                sleep(PAUSE);
+                sleep(pause);
+                pause = (pause * 2).min(PAUSES.1);
             }
         }
     }

@@ -35,6 +35,8 @@ pub struct Launch {
     pub directories: Vec<CString>,
     /// Standard input, output and error.
     pub streams: [Stream; 3],
+    /// Whether standard input is a terminal that becomes its own.
+    pub terminal: bool,
     /// The folder of the job's cgroup.
     pub cgroup: Option<OwnedFd>,
     /// What the job reaches of the machine; none is whatever its user reaches.
@@ -203,6 +205,9 @@ fn until_exec(
         join_cgroup(folder).map_err(errno_at(Step::Cgroup))?;
     }
     streams::put_descriptors(&launch.streams)?;
+    if launch.terminal {
+        streams::own_terminal()?;
+    }
     be_nice(launch.nice).map_err(errno_at(Step::Nice))?;
     reset_oom_score();
     launch.limits.apply().map_err(errno_at(Step::Limits))?;

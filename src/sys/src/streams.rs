@@ -64,6 +64,13 @@ pub(crate) fn put_descriptors(streams: &[Stream; 3]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Makes standard input's terminal the one of this process's session. The kernel refuses one that another session has, root
+/// too, since nothing is to be taken away (the 0): so no job types into what somebody else sits at.
+pub(crate) fn own_terminal() -> Result<(), Failure> {
+    // SAFETY: no memory is touched: the argument of this call is a number.
+    checked(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) }, Step::Terminal)
+}
+
 /// Opens the files, as who this process is by now, and makes standard error the same as output where that is wanted.
 pub(crate) fn open_files(streams: &[Stream; 3]) -> Result<(), Failure> {
     for (number, (stream, step)) in (0..).zip(streams.iter().zip(STEPS)) {

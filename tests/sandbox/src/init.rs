@@ -55,7 +55,7 @@ pub fn run(arguments: &[OsString]) -> Result<u8> {
     };
     // Read before the stage covers /proc.
     let cgroup_mount = cgroup2_mount();
-    let slurm = if options.slurm { Some(Slurm::new()?) } else { None };
+    let slurm = if options.slurm { Some(Slurm::new(options.second_cluster)?) } else { None };
     root::build(&options, &bin_dir, &own)?;
     timing("root built");
     let cgroup = match cgroup.to_str() {

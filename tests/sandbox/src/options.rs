@@ -22,6 +22,7 @@ command cannot be executed or is not there.\n\n\
 Example:\n  deputy-sandbox --user alice:secret:lab1 --user service/portal --application demo.toml -- \\\n      \
 runuser -u portal -- deputyctl status"
 )]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Options {
     /// A person: uid from 1001 upward in order, home made 0700, groups made when missing. An empty password is a
     /// locked one. `service/NAME` makes a system account without home or shell instead, for an application
@@ -67,6 +68,11 @@ directory in which jobs' cgroups can be made"
     /// name
     #[arg(long)]
     pub slurm: bool,
+
+    /// A second cluster beside it, with its own controller and node and the same accounting: its configuration is
+    /// /etc/slurm-second/slurm.conf
+    #[arg(long, requires = "slurm")]
+    pub second_cluster: bool,
 
     /// Say on stderr how long each step of the start took
     #[arg(long)]

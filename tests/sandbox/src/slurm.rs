@@ -1,7 +1,7 @@
-//! A Slurm of one node inside, with accounting: munged, `MariaDB`, slurmdbd, slurmctld and slurmd, all of them Debian's.
+//! A Slurm of one node inside, or two of them, with accounting: munged, `MariaDB`, slurmdbd, slurmctld and slurmd, all of them Debian's.
 //!
 //! They listen on the loopback only, at ports that were free when the sandbox began, so that several sandboxes do not
-//! meet. The node says that it has sixteen processors and two GPUs, whatever the machine has.
+//! meet. A node says that it has sixteen processors and two GPUs, whatever the machine has.
 
 use std::fs;
 use std::io::Write as _;
@@ -38,7 +38,7 @@ GRANT ALL ON slurm_acct_db.* TO slurm@localhost;
 ";
 
 /// Folders, with mode and owner.
-const FOLDERS: [(&str, u32, &str); 9] = [
+const FOLDERS: [(&str, u32, &str); 7] = [
     ("/etc/munge", 0o700, "munge"),
     ("/run/munge", 0o755, "munge"),
     ("/var/log/munge", 0o700, "munge"),
@@ -46,21 +46,41 @@ const FOLDERS: [(&str, u32, &str); 9] = [
     ("/run/mysqld", 0o755, "mysql"),
     ("/run/slurm", 0o755, "slurm"),
     ("/var/lib/slurm", 0o755, "slurm"),
-    ("/var/lib/slurm/controller", 0o700, "slurm"),
-    ("/var/lib/slurm/node", 0o755, "root"),
 ];
+
+/// The same for each cluster, below which the names of parts follow.
+const CLUSTER_FOLDERS: [(&str, u32, &str); 2] = [("controller", 0o700, "slurm"), ("node", 0o755, "root")];
+
+/// One cluster: a controller and a node.
+struct Cluster {
+    /// What Slurm calls it.
+    name: &'static str,
+    /// The folder of its configuration.
+    etc: &'static str,
+    /// The folder of its state.
+    state: &'static str,
+    /// The names of its two services.
+    services: [&'static str; 2],
+    controller: u16,
+    node: u16,
+}
+
+impl Cluster {
+    fn conf(&self) -> String {
+        format!("{}/slurm.conf", self.etc)
+    }
+}
 
 /// Where the parts listen.
 pub struct Slurm {
     host: String,
-    controller: u16,
-    node: u16,
     accounting: u16,
+    clusters: Vec<Cluster>,
 }
 
 impl Slurm {
     /// Finds free ports. Asked for while `/proc` is the machine's own.
-    pub fn new() -> Result<Self> {
+    pub fn new(second: bool) -> Result<Self> {
         for (path, package) in [
             ("/usr/sbin/munged", "munge"),
             ("/usr/sbin/mariadbd", "mariadb-server"),
@@ -73,14 +93,32 @@ impl Slurm {
         let host = fs::read_to_string("/proc/sys/kernel/hostname").context("this machine's name")?;
         let host = host.trim().split('.').next().unwrap_or_default().to_owned();
         ensure!(!host.is_empty(), "--slurm: this machine has no name");
-        // All three are held until the last is found, so that they differ.
-        let listeners = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-        let mut ports = [0; 3];
+        // All are held until the last is found, so that they differ.
+        let listeners = [(); 5].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+        let mut ports = [0; 5];
         for (port, listener) in ports.iter_mut().zip(listeners) {
             *port = listener.and_then(|listener| listener.local_addr()).context("a free port")?.port();
         }
-        let [controller, node, accounting] = ports;
-        Ok(Self { host, controller, node, accounting })
+        let [accounting, controller, node, second_controller, second_node] = ports;
+        let mut clusters = vec![Cluster {
+            name: "sandbox",
+            etc: "/etc/slurm",
+            state: "/var/lib/slurm",
+            services: ["slurmctld", "slurmd"],
+            controller,
+            node,
+        }];
+        if second {
+            clusters.push(Cluster {
+                name: "second",
+                etc: "/etc/slurm-second",
+                state: "/var/lib/slurm/second",
+                services: ["slurmctld-second", "slurmd-second"],
+                controller: second_controller,
+                node: second_node,
+            });
+        }
+        Ok(Self { host, accounting, clusters })
     }
 
     /// Writes configuration and folders, while the root is still staged.
@@ -89,6 +127,13 @@ impl Slurm {
             make_directory(&staged(path), mode)?;
             give(path, accounts, owner)?;
         }
+        for cluster in &self.clusters {
+            for (part, mode, owner) in CLUSTER_FOLDERS {
+                let path = format!("{}/{part}", cluster.state);
+                make_directory(&staged(&path), mode)?;
+                give(&path, accounts, owner)?;
+            }
+        }
         let mut key = vec![0; 1024];
         std::io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut key)?;
         fs::write(staged(MUNGE_KEY), key)?;
@@ -96,9 +141,12 @@ impl Slurm {
         put(DATABASE_BEGIN, STATEMENTS)?;
         put("/etc/slurm/slurmdbd.conf", &self.accounting_configuration())?;
         private("/etc/slurm/slurmdbd.conf", accounts, "slurm")?;
-        put("/etc/slurm/slurm.conf", &self.configuration())?;
-        // Any two devices: nobody opens them.
-        put("/etc/slurm/gres.conf", "Name=gpu File=/dev/zero\nName=gpu File=/dev/full\n")
+        for cluster in &self.clusters {
+            put(&cluster.conf(), &self.configuration(cluster))?;
+            // Any two devices: nobody opens them.
+            put(&format!("{}/gres.conf", cluster.etc), "Name=gpu File=/dev/zero\nName=gpu File=/dev/full\n")?;
+        }
+        Ok(())
     }
 
     fn accounting_configuration(&self) -> String {
@@ -110,11 +158,12 @@ impl Slurm {
         )
     }
 
-    fn configuration(&self) -> String {
-        let Self { host, controller, node, accounting } = self;
+    fn configuration(&self, cluster: &Cluster) -> String {
+        let Self { host, accounting, .. } = self;
+        let Cluster { name, state, services: [controller_name, node_name], controller, node, .. } = cluster;
         format!(
             "\
-ClusterName=sandbox
+ClusterName={name}
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller}
 SlurmdPort={node}
@@ -126,10 +175,10 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 ReturnToService=2
 KillWait=2
-StateSaveLocation=/var/lib/slurm/controller
-SlurmdSpoolDir=/var/lib/slurm/node
-SlurmctldPidFile=/run/slurm/slurmctld.pid
-SlurmdPidFile=/run/slurm/slurmd.pid
+StateSaveLocation={state}/controller
+SlurmdSpoolDir={state}/node
+SlurmctldPidFile=/run/slurm/{controller_name}.pid
+SlurmdPidFile=/run/slurm/{node_name}.pid
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 DefMemPerCPU=64
@@ -174,11 +223,18 @@ PartitionName=short Nodes={host} MaxTime=5
         supervisor.start(as_user("slurmdbd", "slurm", &["/usr/sbin/slurmdbd", "-D"]))?;
         supervisor
             .wait_ready_within(PATIENCE, "slurmdbd", "its port accepts", || accepts(self.accounting))?;
-        associate(users)?;
+        associate(users, &self.clusters)?;
         timing("Slurm's accounting ready");
-        supervisor.start(as_user("slurmctld", "slurm", &["/usr/sbin/slurmctld", "-D"]))?;
-        supervisor.start(service("slurmd", &["/usr/sbin/slurmd", "-D"], &[]))?;
-        supervisor.wait_ready_within(PATIENCE, "slurmctld", "the node is idle", node_is_idle)?;
+        for Cluster { etc, services: [controller, node], .. } in &self.clusters {
+            let conf = format!("{etc}/slurm.conf");
+            supervisor.start(as_user(controller, "slurm", &["/usr/sbin/slurmctld", "-D", "-f", &conf]))?;
+            supervisor.start(service(node, &["/usr/sbin/slurmd", "-D", "-f", &conf], &[]))?;
+        }
+        for cluster in &self.clusters {
+            let [controller, _] = cluster.services;
+            let idle = || node_is_idle(&cluster.conf());
+            supervisor.wait_ready_within(PATIENCE, controller, "the node is idle", idle)?;
+        }
         timing("Slurm ready");
         Ok(())
     }
@@ -207,9 +263,12 @@ fn accepts(port: u16) -> bool {
     TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
-/// The cluster, and an association for each person who is in a group; one in none is unknown to Slurm.
-fn associate(users: &[User]) -> Result<()> {
-    let mut commands = "add cluster sandbox\n".to_owned();
+/// The clusters, and an association with each for each person who is in a group; one in none is unknown to Slurm.
+fn associate(users: &[User], clusters: &[Cluster]) -> Result<()> {
+    let mut commands = String::new();
+    for cluster in clusters {
+        commands.extend(["add cluster ", cluster.name, "\n"]);
+    }
     for user in users.iter().filter(|user| !user.service) {
         if let Some(group) = user.groups.first() {
             // An account that is there already is no fault.
@@ -241,9 +300,11 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn node_is_idle() -> bool {
+fn node_is_idle(conf: &str) -> bool {
     std::thread::sleep(PAUSE);
-    let shown =
-        Command::new("/usr/bin/sinfo").args(["--noheader", "--partition=batch", "--format=%t"]).output();
+    let shown = Command::new("/usr/bin/sinfo")
+        .args(["--noheader", "--partition=batch", "--format=%t"])
+        .env("SLURM_CONF", conf)
+        .output();
     shown.is_ok_and(|shown| shown.stdout == b"idle\n")
 }

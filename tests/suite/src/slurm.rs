@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use crate::machine::{add_service_user, install_application, wait_until};
-use crate::people::{as_user, ok};
+use crate::people::{as_user, command_as, ok};
 use crate::{Output, deputyctl, need_the_sandbox};
 
 const SETTINGS: &str = "/etc/deputy/deputy.toml";
@@ -66,6 +67,16 @@ limits = { memory = "64M", cpus = 1 }
 partitions = ["batch"]
 accounts = ["lab1"]
 qos = ["normal"]
+interactive = true
+[kinds.talk]
+commands = ["*"]
+executor = "slurm"
+[kinds.talk.slurm]
+partitions = ["batch", "short", "nowhere"]
+accounts = "associations"
+tasks = 2
+gpus = 1
+interactive = true
 [kinds.both]
 commands = ["*"]
 [kinds.both.slurm]
@@ -131,6 +142,18 @@ pub fn run(account: &str, options: &[&str], command: &[&str]) -> Output {
 /// The same without waiting: the job's id.
 pub fn submit(account: &str, options: &[&str], command: &[&str]) -> String {
     ok(&run(account, &[&["--detach"], options].concat(), command))
+}
+
+/// An interactive command for alice, with the caller's streams.
+pub fn talk(options: &[&str], command: &[&str]) -> Command {
+    let begin = ["deputyctl", "run", "--app", "hpc", "--account", "alice", "--kind", "talk", "--interactive"];
+    command_as(PORTAL, &[&begin[..], options, &["--"], command].concat())
+}
+
+/// What Slurm's queue has of all jobs of Deputy's that wait or run.
+pub fn open_at_slurm() -> String {
+    let queue = ok(&as_user("root", &["squeue", "--noheader", "--format=%i %j %t"]));
+    queue.lines().filter(|line| line.contains("deputy-")).collect::<Vec<_>>().join("\n")
 }
 
 /// The record of a job.

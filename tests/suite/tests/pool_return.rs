@@ -152,6 +152,22 @@ fn a_returned_uid_is_nobodys_until_nothing_is_left_of_it() {
 }
 
 #[test]
+fn a_uid_of_which_a_cluster_says_nothing_is_kept() {
+    need_the_sandbox();
+    let range = pool(214_000, 214_000, "quarantine_seconds = 0");
+    let uid = lease("clustered").os_account.uid.raw();
+    fs::remove_dir_all(format!("/home/pool/dp{uid}")).unwrap();
+    drop(range);
+    let away = "quarantine_seconds = 0\n[executor.slurm.clusters.away]\nconf = \"/etc/slurm/slurm.conf\"\nprograms = \"/nonexistent\"";
+    let range = pool(214_000, 214_000, away);
+    let left = left_of("clustered");
+    assert!(left.len() == 1 && left[0].contains("Slurm's queue"), "{left:?}");
+    drop(range);
+    let _pool = pool(214_000, 214_000, "quarantine_seconds = 0");
+    assert_eq!(left_of("clustered"), [""; 0]);
+}
+
+#[test]
 fn the_search_follows_no_link_and_leaves_no_mark() {
     need_the_sandbox();
     let _pool = pool(212_000, 212_000, "");

@@ -3,6 +3,7 @@
 
 use deputy_core::Code;
 use deputy_core::message::{ClusterPerson, ClusterRequest, LauncherReply, LauncherRequest};
+use deputy_core::slurm::ClusterName;
 use deputy_suite::acting::identity;
 use deputy_suite::deputyctl;
 use deputy_suite::fake::Fake;
@@ -14,6 +15,7 @@ use deputy_suite::slurm::{PORTAL, exclusively, settings, submit, usual_settings,
 fn of(os_user: &str, account: &str) -> ClusterRequest {
     let os_account = identity(os_user);
     ClusterRequest {
+        cluster: ClusterName::default(),
         of: Some(ClusterPerson { application: app("hpc"), account: account.parse().unwrap(), os_account }),
     }
 }
@@ -35,10 +37,10 @@ fn nothing_is_asked_as_somebody_who_has_not_consented() {
     let cluster = asks(of("bob", "bob")).unwrap();
     let accounts: Vec<_> = cluster.associations.iter().map(|of| of.account.as_str()).collect();
     assert_eq!(accounts, ["lab2"]);
-    assert!(asks(ClusterRequest { of: None }).unwrap().associations.is_empty());
+    assert!(asks(ClusterRequest::default()).unwrap().associations.is_empty());
     // Without an operator nobody asks in nobody's name.
     settings("period_seconds = 1");
-    assert_eq!(asks(ClusterRequest { of: None }), Err(Code::SlurmUnavailable));
+    assert_eq!(asks(ClusterRequest::default()), Err(Code::SlurmUnavailable));
     assert!(asks(of("bob", "bob")).is_ok());
     usual_settings();
     let stranger = ["--json", "resources", "--app", "hpc"];

@@ -2,20 +2,21 @@
 
 use std::process::ExitCode;
 
+use deputy_core::denial::Code;
 use deputy_core::ids::JobId;
 use deputy_core::names::AccountName;
 use zbus::Variant;
 
 use super::{Context, block_on, list, logs, pages, record_of, run};
 use crate::bus::{Bus, JOB_PREFIX};
-use crate::failure::Failure;
+use crate::failure::{FAILED, Failure};
 use crate::options::{ByOption, JobCommand, SessionCommand, signal_name};
-use crate::value::{self, Dictionary};
+use crate::value::{self, Dictionary, Record};
 
 /// The columns of the list; what only one job's record shows comes after them there.
 const JOB: [&str; 10] =
     ["id", "application", "account", "os_user", "kind", "name", "state", "status", "queued", "argv"];
-const JOB_RECORD: [&str; 37] = [
+const JOB_RECORD: [&str; 39] = [
     "id",
     "path",
     "application",
@@ -27,6 +28,8 @@ const JOB_RECORD: [&str; 37] = [
     "name",
     "argv",
     "executor",
+    "chosen",
+    "cluster",
     "slurm_job",
     "array",
     "index",
@@ -74,12 +77,13 @@ const SESSIONS: [&str; 6] = ["account", "how", "opened", "expires", "ends", "pat
 /// `job`.
 pub fn job(context: &Context, command: JobCommand) -> Result<ExitCode, Failure> {
     match command {
-        JobCommand::List { application, account, state, array } => {
+        JobCommand::List { application, account, state, array, cluster } => {
             let filters = [
                 ("application", application.map(String::from)),
                 ("account", account.map(String::from)),
                 ("state", state),
                 ("array", array.map(|array| array.to_string())),
+                ("cluster", cluster.map(String::from)),
             ];
             block_on(list(context, "Jobs", &filters, &JOB))
         }
@@ -89,7 +93,9 @@ pub fn job(context: &Context, command: JobCommand) -> Result<ExitCode, Failure> 
             context.output.record(&value::record(&found), &JOB_RECORD)?;
             Ok(ExitCode::SUCCESS)
         }),
-        JobCommand::Cancel { job, grace, by } => block_on(async {
+        JobCommand::Cancel { array: Some(array), by, .. } => cancel_array(context, &array, &by),
+        JobCommand::Cancel { job: None, .. } => Err(Failure::new(Code::InvalidArgument, "no job is named")),
+        JobCommand::Cancel { job: Some(job), grace, by, .. } => block_on(async {
             let path = format!("{JOB_PREFIX}{job}");
             let mut options = by.options();
             if let Some(seconds) = grace {
@@ -118,6 +124,23 @@ pub fn job(context: &Context, command: JobCommand) -> Result<ExitCode, Failure> 
             Ok(ExitCode::SUCCESS)
         }),
     }
+}
+
+/// `job cancel --array`.
+fn cancel_array(context: &Context, array: &JobId, by: &ByOption) -> Result<ExitCode, Failure> {
+    block_on(async {
+        let call = (array.as_str(), by.options());
+        let jobs: Vec<Dictionary> = Bus::connect().await?.call("Jobs", "CancelArray", &call).await?;
+        let jobs: Vec<Record> = jobs.iter().map(value::record).collect();
+        let refused: Vec<&Record> = jobs.iter().filter(|job| job.contains_key("code")).collect();
+        if !refused.is_empty() || context.json {
+            context.output.records(&jobs, &["id", "index", "code", "message"])?;
+        } else {
+            let done = format!("{} jobs of the array are being cancelled", jobs.len());
+            context.output.done(&done, &record_of([("array", array.as_str())]))?;
+        }
+        Ok(if refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+    })
 }
 
 /// `job hold` and `job release`.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use deputy_core::names::ApplicationName;
 use deputy_core::project::ProjectKey;
 use serde_json::Value;
+use zbus::Variant;
 
 use super::{Context, block_on, list, record_of};
 use crate::bus::{Bus, CallOptions};
@@ -212,6 +213,25 @@ pub fn explain(context: &Context, question: &ExplainOptions) -> Result<ExitCode,
     } else {
         options.insert("argv", argv.into());
     }
+    let asked = &question.asked;
+    let text = |value: Option<String>| value.map(Variant::from);
+    for (key, value) in [
+        ("executor", asked.executor.map(|executor| executor.as_str().into())),
+        ("memory", asked.memory.map(|size| size.0.into())),
+        ("cpus", asked.cpus.map(|cpus| (f64::from(cpus.0) / 1000.0).into())),
+        ("gpus", asked.gpus.map(|gpus| u32::from(gpus).into())),
+        ("time_limit_seconds", asked.time_limit.map(Variant::from)),
+        ("cluster", text(asked.cluster.clone().map(String::from))),
+        ("partition", text(asked.partition.clone().map(String::from))),
+        ("slurm_account", text(asked.slurm_account.clone().map(String::from))),
+        ("qos", text(asked.qos.clone().map(String::from))),
+        ("nodes", asked.nodes.map(Variant::from)),
+        ("tasks", asked.tasks.map(Variant::from)),
+    ] {
+        if let Some(value) = value {
+            options.insert(key, value);
+        }
+    }
     if let Some(kind) = &question.kind {
         options.insert("kind", kind.as_str().into());
     }
@@ -221,7 +241,10 @@ pub fn explain(context: &Context, question: &ExplainOptions) -> Result<ExitCode,
     block_on(async {
         let found: Dictionary = Bus::connect().await?.call("Manager", "Explain", &(options,)).await?;
         let record = value::record(&found);
-        context.output.record(&record, &["allowed", "code", "message", "rule", "remedy"])?;
+        context.output.record(
+            &record,
+            &["allowed", "executor", "chosen", "cluster", "code", "message", "rule", "remedy"],
+        )?;
         let allowed = record.get("allowed").and_then(Value::as_bool).unwrap_or(false);
         Ok(if allowed { ExitCode::SUCCESS } else { ExitCode::from(1) })
     })

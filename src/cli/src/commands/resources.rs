@@ -13,9 +13,9 @@ use crate::options::ResourcesOptions;
 use crate::output;
 use crate::value::{self, Dictionary, Record};
 
-const HOSTS: [&str; 7] = ["name", "executor", "state", "partitions", "cpus", "memory", "gpus"];
-const PARTITIONS: [&str; 5] = ["partition", "nodes", "cpus", "memory", "gpus"];
-const ASSOCIATIONS: [&str; 4] = ["account", "partition", "qos", "limits"];
+const HOSTS: [&str; 8] = ["name", "executor", "cluster", "state", "partitions", "cpus", "memory", "gpus"];
+const PARTITIONS: [&str; 6] = ["cluster", "partition", "nodes", "cpus", "memory", "gpus"];
+const ASSOCIATIONS: [&str; 5] = ["cluster", "account", "partition", "qos", "limits"];
 
 /// `resources`.
 pub fn resources(context: &Context, options: ResourcesOptions) -> Result<ExitCode, Failure> {
@@ -42,7 +42,7 @@ pub fn resources(context: &Context, options: ResourcesOptions) -> Result<ExitCod
             }
         }
         if let Some(Value::String(why)) = found.get("unavailable") {
-            output::note(&format!("the cluster cannot be asked: {why}"))?;
+            output::note(&format!("not every cluster can be asked: {why}"))?;
         }
         Ok(ExitCode::SUCCESS)
     })

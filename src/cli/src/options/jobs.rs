@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use deputy_core::ids::JobId;
 use deputy_core::names::{AccountName, ApplicationName};
+use deputy_core::slurm::ClusterName;
 use zbus::OwnedObjectPath;
 
 use super::accounts::ByOption;
@@ -26,6 +27,9 @@ pub enum JobCommand {
         /// Only those of this array
         #[arg(long, value_name = "ID", value_parser = parse_job)]
         array: Option<JobId>,
+        /// Only those at this cluster of Slurm's
+        #[arg(long, value_name = "NAME")]
+        cluster: Option<ClusterName>,
     },
     /// Show one job
     #[command(after_help = "Example:\n  deputyctl job show abcdefghijklmnop")]
@@ -34,12 +38,17 @@ pub enum JobCommand {
         #[arg(value_name = "ID", value_parser = parse_job)]
         job: JobId,
     },
-    /// Cancel a job: TERM now, KILL after the grace
-    #[command(after_help = "Example:\n  deputyctl job cancel abcdefghijklmnop --grace 30")]
+    /// Cancel a job, or a whole array: TERM now, KILL after the grace
+    #[command(
+        after_help = "Examples:\n  deputyctl job cancel abcdefghijklmnop --grace 30\n  deputyctl job cancel --array ponmlkjihgfedcba"
+    )]
     Cancel {
         /// The job's id, or its D-Bus path
-        #[arg(value_name = "ID", value_parser = parse_job)]
-        job: JobId,
+        #[arg(value_name = "ID", value_parser = parse_job, required_unless_present = "array")]
+        job: Option<JobId>,
+        /// Cancel each job of this array that has not ended, instead
+        #[arg(long, value_name = "ID", value_parser = parse_job, conflicts_with_all = ["job", "grace"])]
+        array: Option<JobId>,
         /// Seconds between the two signals (10 if not given)
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=3600))]
         grace: Option<u32>,

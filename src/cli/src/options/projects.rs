@@ -5,8 +5,11 @@ use std::ffi::OsString;
 use clap::{Args, Subcommand};
 use deputy_core::names::{AccountName, ApplicationName, KindName, OsGroupName, ProjectName};
 use deputy_core::project::{ProjectAccess, ProjectKey};
+use deputy_core::size::{ByteSize, MilliCpus};
+use deputy_core::slurm::{ClusterName, ExecutorChoice, Partition, Qos, SlurmAccount};
 
 use super::accounts::ByOption;
+use super::run::{parse_cpus, parse_time};
 
 /// What to do with projects.
 #[derive(Debug, Subcommand)]
@@ -187,6 +190,7 @@ pub struct CreateProjectOptions {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  deputyctl explain portal alice --kind batch -- /usr/bin/python3 /opt/app/run.py x\n  \
+                  deputyctl explain portal alice --kind refine --executor slurm --partition gpu --gpus 2 -- /opt/em/bin/refine\n  \
                   deputyctl explain portal alice --path /data/lab1/results --write"
 )]
 pub struct ExplainOptions {
@@ -208,7 +212,48 @@ pub struct ExplainOptions {
     /// Whether it may change it, or make it where it is not there
     #[arg(long, requires = "path")]
     pub write: bool,
+    /// What the job asks for
+    #[command(flatten)]
+    pub asked: ExplainedOptions,
     /// The program and its arguments
     #[arg(value_name = "CMD", required_unless_present = "path", trailing_var_arg = true)]
     pub command: Vec<OsString>,
+}
+
+/// What a job asks for about which a decision is explained, as with 'run'.
+#[derive(Debug, Args)]
+pub struct ExplainedOptions {
+    /// Where it runs: local, slurm or auto
+    #[arg(long, value_name = "EXECUTOR", conflicts_with = "path")]
+    pub executor: Option<ExecutorChoice>,
+    /// The most memory
+    #[arg(long, value_name = "SIZE", conflicts_with = "path")]
+    pub memory: Option<ByteSize>,
+    /// The most CPUs
+    #[arg(long, value_name = "N", value_parser = parse_cpus, conflicts_with = "path")]
+    pub cpus: Option<MilliCpus>,
+    /// How many GPUs
+    #[arg(long, value_name = "N", conflicts_with = "path")]
+    pub gpus: Option<u16>,
+    /// The longest time
+    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "path")]
+    pub time_limit: Option<u32>,
+    /// At Slurm: the cluster
+    #[arg(long, value_name = "NAME", conflicts_with = "path")]
+    pub cluster: Option<ClusterName>,
+    /// At Slurm: the partition
+    #[arg(long, value_name = "NAME", conflicts_with = "path")]
+    pub partition: Option<Partition>,
+    /// At Slurm: the account of Slurm's that pays
+    #[arg(long, value_name = "NAME", conflicts_with = "path")]
+    pub slurm_account: Option<SlurmAccount>,
+    /// At Slurm: the quality of service
+    #[arg(long, value_name = "NAME", conflicts_with = "path")]
+    pub qos: Option<Qos>,
+    /// At Slurm: how many nodes
+    #[arg(long, value_name = "N", conflicts_with = "path")]
+    pub nodes: Option<u32>,
+    /// At Slurm: how many tasks
+    #[arg(long, value_name = "N", conflicts_with = "path")]
+    pub tasks: Option<u32>,
 }

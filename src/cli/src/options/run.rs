@@ -9,7 +9,7 @@ use deputy_core::limits::{MAX_GRACE_SECONDS, MAX_NICE};
 use deputy_core::names::{AccountName, ApplicationName, JobName, KindName, OsGroupName};
 use deputy_core::project::ProjectKey;
 use deputy_core::size::{ByteSize, MilliCpus};
-use deputy_core::slurm::{Dependency, Executor, Feature, Partition, Qos, SlurmAccount};
+use deputy_core::slurm::{ClusterName, Dependency, ExecutorChoice, Feature, Partition, Qos, SlurmAccount};
 use zbus::OwnedObjectPath;
 
 use super::jobs::parse_session;
@@ -26,7 +26,8 @@ use super::jobs::parse_session;
                        input.dat\n\n\
                        Standard input, output and error are handed to the job as they are, unless an option names \
                        something else; a terminal is not: its bytes are copied, so that a job never holds it. With \
-                       --detach they are /dev/null.\n\n\
+                       --detach, and at Slurm without --interactive, they are /dev/null. With --terminal each key, Ctrl-C \
+                       too, is the job's while it runs.\n\n\
                        The first SIGINT, SIGTERM or SIGHUP cancels the job; a second one ends deputyctl.\n\n\
                        Exit status: the job's own; 128+N if signal N ended it; 125 if Deputy refused or failed; 126 if \
                        the command cannot be executed; 127 if it is not there."
@@ -123,10 +124,13 @@ pub struct RunOptions {
     /// The nice value
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=i64::from(MAX_NICE)))]
     pub nice: Option<u8>,
-    /// Where it runs, local or slurm; without it, where its kind says. At Slurm its streams are files: /dev/null, unless
-    /// --stdin, --stdout and --stderr name others
+    /// Where it runs, local, slurm or auto; without it, where its kind says. At Slurm, and with auto, its streams are files:
+    /// /dev/null, unless --stdin, --stdout and --stderr name others
     #[arg(long, value_name = "EXECUTOR", conflicts_with = "capture")]
-    pub executor: Option<Executor>,
+    pub executor: Option<ExecutorChoice>,
+    /// At Slurm: the cluster, where there are several
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<ClusterName>,
     /// At Slurm: the partition
     #[arg(long, value_name = "NAME")]
     pub partition: Option<Partition>,
@@ -156,6 +160,13 @@ pub struct RunOptions {
     /// At Slurm: wait until it is released
     #[arg(long)]
     pub hold: bool,
+    /// At Slurm: speak with the job while it runs, by srun: its standard input, output and error are as for a job here. For
+    /// kinds that allow it
+    #[arg(long, conflicts_with_all = ["detach", "array", "hold", "dependency", "script"])]
+    pub interactive: bool,
+    /// With --interactive: give the job a terminal of its own, shown on this one
+    #[arg(long, short, requires = "interactive", conflicts_with_all = ["stdin", "stdout", "stderr", "merge", "capture"])]
+    pub terminal: bool,
     /// The program (an absolute path, or a plain name that is looked up as the OS account) and its arguments; with
     /// --script only the arguments
     #[arg(value_name = "CMD", required_unless_present = "script", trailing_var_arg = true)]
@@ -169,13 +180,13 @@ pub(super) fn check_variable(variable: OsString) -> Result<OsString, &'static st
     }
 }
 
-fn parse_cpus(text: &str) -> Result<MilliCpus, &'static str> {
+pub(super) fn parse_cpus(text: &str) -> Result<MilliCpus, &'static str> {
     let cpus: Option<f64> = text.parse().ok();
     cpus.and_then(MilliCpus::from_cpus).ok_or("a number of CPUs is above 0: 2, 0.5")
 }
 
 /// A time in seconds.
-fn parse_time(text: &str) -> Result<u32, &'static str> {
+pub(super) fn parse_time(text: &str) -> Result<u32, &'static str> {
     const WHAT: &str = "a time is a number of seconds, or has a unit: 90, 10m, 2h, 1d";
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use deputy_core::names::{AccountName, ApplicationName, KindName};
 use deputy_core::project::ProjectKey;
+use deputy_core::slurm::ClusterName;
 use zbus::OwnedObjectPath;
 
 use super::jobs::parse_session;
@@ -36,6 +37,9 @@ pub struct SubmitOptions {
     /// The kind of job, on which policy decides
     #[arg(long, value_name = "K")]
     pub kind: Option<KindName>,
+    /// The cluster, where there are several; with --query and --cancel, the one that gave the number
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<ClusterName>,
     /// The project that it belongs to
     #[arg(long, value_name = "OWNER/NAME")]
     pub project: Option<ProjectKey>,

@@ -15,7 +15,7 @@ use crate::project_group::{GroupMember, GroupRecord};
 use crate::queue::GpuIndex;
 use crate::quota::QuotaUsage;
 use crate::slurm::resources::Cluster;
-use crate::slurm::{SlurmCommand, SlurmJobId, SlurmRequest, SlurmState};
+use crate::slurm::{ClusterName, SlurmCommand, SlurmJobId, SlurmRequest, SlurmState};
 use crate::stream::{CapturedStream, Streams};
 
 use super::files::FilesRequest;
@@ -173,6 +173,8 @@ pub struct ExplainRequest {
     pub os_group: Option<OsGroupName>,
     /// What is asked for below what policy allows.
     pub bounds: JobBounds,
+    /// What is asked of Slurm; none is a job on this machine.
+    pub slurm: Option<SlurmRequest>,
 }
 
 /// What is to be done with what a path leads to.
@@ -301,6 +303,9 @@ pub enum LauncherRequest {
     },
     /// Submit a job to Slurm, as the OS account. Answered by [`LauncherReply::Submitted`].
     Submit(SubmitRequest),
+    /// Run an interactive job at Slurm, by a shepherd of its own, whose streams are those of the request. Answered as
+    /// [`LauncherRequest::Run`].
+    Interact(SubmitRequest),
     /// Say a word about a job to Slurm, as the OS account. Answered by [`LauncherReply::Done`] when Slurm took it.
     CommandAtSlurm {
         /// The job.
@@ -308,12 +313,13 @@ pub enum LauncherRequest {
         /// The word.
         command: SlurmCommand,
     },
-    /// Where jobs at Slurm stand. Answered by [`LauncherReply::AtSlurm`], without those that are not at Slurm.
+    /// Where jobs at Slurm stand. Answered by [`LauncherReply::AtSlurm`], without those that are not at Slurm. Jobs of
+    /// one cluster at a time, so that one that does not answer keeps no others waiting.
     AskSlurm {
         /// At most [`MAX_ASKED`] jobs.
         jobs: Vec<JobId>,
     },
-    /// What the cluster has. Answered by [`LauncherReply::Cluster`].
+    /// What a cluster has. Answered by [`LauncherReply::Cluster`].
     Cluster(ClusterRequest),
     /// Take over leases of another host. Accepted from uid 0 alone. Answered by [`LauncherReply::Done`].
     ImportPool {
@@ -401,18 +407,20 @@ pub struct QuotaRequest {
     pub filesystem: String,
 }
 
-/// A job for Slurm.
+/// A job for Slurm. What it brings by descriptor is its script and variables; an interactive one has its streams, too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubmitRequest {
-    /// What every job has. Nothing of it comes by descriptor.
+    /// What every job has.
     pub run: RunRequest,
-    /// What is asked of Slurm.
+    /// What is asked of Slurm. The cluster that it does not name is the default one.
     pub slurm: SlurmRequest,
 }
 
-/// A question what the cluster has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A question what a cluster has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterRequest {
+    /// Which one.
+    pub cluster: ClusterName,
     /// Whose associations are wanted; they need a consent as for a job.
     pub of: Option<ClusterPerson>,
 }

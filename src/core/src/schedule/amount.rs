@@ -66,8 +66,8 @@ impl Amount {
         Self([1, cpus, memory.map_or(0, |memory| memory.0), u64::from(gpus)])
     }
 
-    /// What the smallest job needs.
-    pub(super) fn least() -> Self {
+    /// What the smallest job needs: a place.
+    pub fn least() -> Self {
         Self([1, 0, 0, 0])
     }
 

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::SlurmJobId;
+use super::{ClusterName, SlurmJobId};
 
 /// An answer is not of the form that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -17,6 +17,12 @@ pub fn submitted(output: &str) -> Option<SlurmJobId> {
     let line = output.strip_suffix('\n').unwrap_or(output);
     let number = line.split_once(';').map_or(line, |(number, _)| number);
     job_number(number)
+}
+
+/// The cluster that stands behind the number: the submission went to one that Deputy did not name. A person's own defaults
+/// can say so, and no option takes that out.
+pub fn other_cluster(output: &str) -> Option<ClusterName> {
+    output.strip_suffix('\n').unwrap_or(output).split_once(';')?.1.parse().ok()
 }
 
 fn strange(line: &str) -> AnswerError {
@@ -73,6 +79,8 @@ mod tests {
     fn only_a_number_is_a_submission() {
         assert_eq!(submitted("17\n"), Some(SlurmJobId(17)));
         assert_eq!(submitted("17;cluster\n"), Some(SlurmJobId(17)));
+        assert_eq!(other_cluster("17;cluster\n").map(String::from), Some("cluster".to_owned()));
+        assert_eq!((other_cluster("17\n"), other_cluster("17;\n")), (None, None));
         for text in
             ["", "\n", "0", "-1", "+1", " 1", "1 ", "1\n2", "Submitted batch job 1", "99999999999", "1_2"]
         {

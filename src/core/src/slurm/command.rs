@@ -4,7 +4,7 @@
 //! and its arguments, paths, variables) is there between single quotes, behind the first command: `sbatch` looks for
 //! `#SBATCH` only before that.
 
-use super::{ArrayPart, SlurmCommand, SlurmJobId, SlurmRequest, When};
+use super::{ArrayPart, ClusterName, SlurmCommand, SlurmJobId, SlurmRequest, When};
 use crate::ids::{JobId, OsUid};
 use crate::limits::JobBounds;
 use crate::stream::{Input, Output, Streams};
@@ -35,13 +35,9 @@ pub fn sbatch(
     ]
     .map(str::to_owned)
     .to_vec();
-    argv.push(format!("--job-name={}", job_name(job)));
-    argv.push(format!("--comment=deputy:{job}"));
-    // What is not asked for is said to be nothing, where nothing has a word: the site may let people have defaults.
-    for nothing in ["array", "reservation", "gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task"] {
-        argv.push(format!("--{nothing}="));
-    }
+    argv.push("--array=".to_owned());
     let after: Vec<String> = after.iter().map(|(when, job)| format!("{}:{job}", when.as_str())).collect();
+    argv.push(format!("--dependency={}", after.join(",")));
     if !after.is_empty() {
         // A job that waits for what cannot come any more is given up, and that is told.
         argv.push("--kill-on-invalid-dep=yes".to_owned());
@@ -49,10 +45,20 @@ pub fn sbatch(
     if asked.hold {
         argv.push("--hold".to_owned());
     }
+    argv.extend(described(job, asked, bounds));
+    argv
+}
+
+/// What each of Slurm's ways to a job is told of it: its name, and each field as an option of its own.
+pub(super) fn described(job: &JobId, asked: &SlurmRequest, bounds: &JobBounds) -> Vec<String> {
+    let mut argv = vec![format!("--job-name={}", job_name(job)), format!("--comment=deputy:{job}")];
+    // What is not asked for is said to be nothing, where nothing has a word: the site may let people have defaults.
+    for nothing in ["reservation", "gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task"] {
+        argv.push(format!("--{nothing}="));
+    }
     let features: Vec<&str> = asked.features.iter().map(super::Feature::as_str).collect();
     let gres = if asked.gpus > 0 { format!("gpu:{}", asked.gpus) } else { "none".to_owned() };
     let named = [
-        ("dependency", Some(after.join(","))),
         ("constraint", Some(features.join("&"))),
         ("partition", asked.partition.as_ref().map(ToString::to_string)),
         ("account", asked.account.as_ref().map(ToString::to_string)),
@@ -66,6 +72,11 @@ pub fn sbatch(
     ];
     argv.extend(named.into_iter().filter_map(|(name, value)| Some(format!("--{name}={}", value?))));
     argv
+}
+
+/// `scancel` of a job that went to a cluster by Slurm's own name.
+pub fn cancel_elsewhere(job: SlurmJobId, cluster: &ClusterName) -> Vec<String> {
+    vec!["scancel".to_owned(), format!("--clusters={cluster}"), job.to_string()]
 }
 
 /// Hours, minutes and seconds.

@@ -125,12 +125,17 @@ fn is_host(text: &str) -> bool {
     text.len() <= 255 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
+/// The number of an end. Below 0 are Slurm's words for none, as of what `srun` gave back while it waited.
+fn status(text: &str) -> Option<u32> {
+    let number: i64 = text.parse().ok()?;
+    u32::try_from(number.max(0)).ok()
+}
+
 fn queued(line: &str) -> Option<Queued> {
     let mut fields = line.splitn(7, '|').skip(1);
     let mut field = || fields.next();
     let (uid, name) = (field()?.parse().ok()?, field()?.to_owned());
-    let (state, status, host, reason) =
-        (field()?, field()?.parse().ok()?, field()?, field()?.strip_suffix('|')?);
+    let (state, status, host, reason) = (field()?, status(field()?)?, field()?, field()?.strip_suffix('|')?);
     let word = !state.is_empty() && state.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
     let reason = reason.chars().filter(|character| !character.is_control()).take(60).collect();
     // "n/a" while it has none.

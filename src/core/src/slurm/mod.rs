@@ -1,13 +1,16 @@
 //! Slurm as the user: what may be asked of it, how it is asked, and what its words mean.
 //!
 //! Everything here is a value made from values: the words that a request may have ([`names`], [`dependency`], [`array`]), what root's policy says
-//! about them ([`policy`]), the argument vectors and the batch script ([`command`]), what Slurm's programs answer
-//! ([`answer`], [`listing`], [`resources`]), and what that means for a job ([`state`]).
+//! about them ([`policy`]), where a job runs that may run at either place ([`choice`]), the argument vectors and the batch script
+//! ([`command`]), those of a job that somebody speaks with ([`interactive`]), what Slurm's programs answer ([`answer`],
+//! [`listing`], [`resources`]), and what that means for a job ([`state`]).
 
 pub mod answer;
 pub mod array;
+pub mod choice;
 pub mod command;
 pub mod dependency;
+pub mod interactive;
 pub mod listing;
 pub mod names;
 pub mod policy;
@@ -17,8 +20,10 @@ pub mod state;
 use serde::{Deserialize, Serialize};
 
 pub use array::ArrayPart;
+pub use choice::{Chosen, ExecutorChoice};
 pub use dependency::{Dependency, When};
-pub use names::{Feature, Partition, Qos, SlurmAccount};
+pub use interactive::Interactive;
+pub use names::{ClusterName, Feature, Partition, Qos, SlurmAccount};
 pub use policy::{Accounts, SlurmPolicy};
 pub use state::{Ended, SlurmState};
 
@@ -43,22 +48,13 @@ impl Executor {
     }
 }
 
-impl std::str::FromStr for Executor {
-    type Err = &'static str;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "local" => Ok(Executor::Local),
-            "slurm" => Ok(Executor::Slurm),
-            _ => Err("an executor is local or slurm"),
-        }
-    }
-}
-
 /// What a job asks of Slurm beside what every job can ask for. CPUs of each task, memory of each node and time are the
 /// job's ordinary bounds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SlurmRequest {
+    /// The cluster; none is the first that policy lists.
+    pub cluster: Option<ClusterName>,
     /// The partition; none is the first that policy lists.
     pub partition: Option<Partition>,
     /// The account of Slurm's; none is the first that policy lists, or the user's own default.
@@ -79,6 +75,8 @@ pub struct SlurmRequest {
     pub hold: bool,
     /// Which part of an array it is.
     pub array: Option<ArrayPart>,
+    /// Whether somebody speaks with it, and how.
+    pub interactive: Option<Interactive>,
 }
 
 /// A word about a job that Slurm has.
@@ -97,7 +95,8 @@ pub enum SlurmCommand {
 impl SlurmRequest {
     /// Whether it asks for something that only Slurm has.
     pub fn names_slurm(&self) -> bool {
-        self.partition.is_some()
+        self.cluster.is_some()
+            || self.partition.is_some()
             || self.account.is_some()
             || self.qos.is_some()
             || self.nodes.is_some()
@@ -105,6 +104,8 @@ impl SlurmRequest {
             || !self.features.is_empty()
             || !self.dependencies.is_empty()
             || self.hold
+            || self.array.is_some()
+            || self.interactive.is_some()
     }
 }
 

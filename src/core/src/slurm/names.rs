@@ -24,7 +24,7 @@ fn check(text: &str) -> Result<(), SlurmNameError> {
 macro_rules! slurm_name {
     ($(#[$doc:meta])* $type:ident) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $type(String);
 
@@ -80,6 +80,27 @@ slurm_name!(
     Feature
 );
 
+slurm_name!(
+    /// A cluster, as `deputy.toml` names it: `[executor.slurm.clusters.NAME]`. It need not be what Slurm calls it.
+    ClusterName
+);
+
+/// What the table `[executor.slurm]` itself is called.
+const DEFAULT_CLUSTER: &str = "default";
+
+impl Default for ClusterName {
+    fn default() -> Self {
+        Self(DEFAULT_CLUSTER.to_owned())
+    }
+}
+
+impl ClusterName {
+    /// Whether it is the cluster of the table `[executor.slurm]` itself.
+    pub fn is_default(&self) -> bool {
+        self.0 == DEFAULT_CLUSTER
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +137,8 @@ mod tests {
             assert_eq!(bad.parse::<Partition>(), Err(SlurmNameError), "{bad:?}");
             assert!(SlurmAccount::try_from(bad.to_owned()).is_err(), "{bad:?}");
             assert!(bad.parse::<Qos>().is_err(), "{bad:?}");
+            assert!(bad.parse::<ClusterName>().is_err(), "{bad:?}");
         }
+        assert!(ClusterName::default().is_default() && !"gpu".parse::<ClusterName>().unwrap().is_default());
     }
 }

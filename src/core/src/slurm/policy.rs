@@ -2,8 +2,9 @@
 
 use serde::Deserialize;
 
-use super::{Executor, Feature, Partition, Qos, SlurmAccount, SlurmRequest};
+use super::{ClusterName, ExecutorChoice, Feature, Partition, Qos, SlurmAccount, SlurmRequest};
 use crate::denial::{Code, Denial};
+use crate::ids::JobId;
 use crate::kind::Kind;
 use crate::limits::JobBounds;
 
@@ -45,6 +46,8 @@ impl Default for Accounts {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SlurmPolicy {
+    /// The clusters; the first where a job names none. Absent: the default one alone.
+    pub clusters: Vec<ClusterName>,
     /// The partitions; the first where a job names none.
     pub partitions: Vec<Partition>,
     /// The accounts.
@@ -61,6 +64,8 @@ pub struct SlurmPolicy {
     pub constraints: Vec<Feature>,
     /// The most jobs of an array; absent: no arrays.
     pub array: u32,
+    /// Whether somebody may speak with a job while it runs.
+    pub interactive: bool,
 }
 
 impl SlurmPolicy {
@@ -78,8 +83,17 @@ impl SlurmPolicy {
         None
     }
 
+    /// The cluster of a job, or the refusal. `rule` is the key of the kind.
+    pub fn cluster(&self, asked: Option<&ClusterName>, rule: &str) -> Result<ClusterName, Denial> {
+        let default = [ClusterName::default()];
+        let allowed = if self.clusters.is_empty() { &default[..] } else { &self.clusters };
+        let asked = listed("cluster", allowed, asked, &format!("{rule}.slurm.clusters"))?;
+        Ok(asked.unwrap_or_else(|| allowed[0].clone()))
+    }
+
     /// What is asked for with everything filled in that policy fills in, or the refusal. `rule` is the key of the kind.
     pub fn check(&self, asked: &SlurmRequest, rule: &str) -> Result<SlurmRequest, Denial> {
+        let cluster = Some(self.cluster(asked.cluster.as_ref(), rule)?);
         let partition = listed(
             "partition",
             &self.partitions,
@@ -117,8 +131,28 @@ impl SlurmPolicy {
             listed("feature", &self.constraints, Some(feature), &format!("{rule}.slurm.constraints"))?;
         }
         at_most("array", asked.array.as_ref().map_or(0, |part| part.count), self.array)?;
+        if asked.interactive.is_some() {
+            self.check_interactive(asked, rule)?;
+        }
         let (nodes, tasks) = (Some(nodes), Some(tasks));
-        Ok(SlurmRequest { partition, account, qos, nodes, tasks, ..asked.clone() })
+        Ok(SlurmRequest { cluster, partition, account, qos, nodes, tasks, ..asked.clone() })
+    }
+
+    fn check_interactive(&self, asked: &SlurmRequest, rule: &str) -> Result<(), Denial> {
+        if !self.interactive {
+            return Err(Denial::new(
+                Code::ExecutorNotAllowed,
+                format!("{rule}.slurm.interactive"),
+                "jobs of this kind are not interactive at Slurm",
+            )
+            .remedy("name files for its input and output, or have the administrator allow it"));
+        }
+        if asked.hold || !asked.dependencies.is_empty() || asked.array.is_some() {
+            return Err(Denial::invalid(
+                "hold, dependency and indices are not for an interactive job: somebody waits for it",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -139,13 +173,39 @@ fn listed<T: Clone + PartialEq + std::fmt::Display>(
     }
 }
 
-/// Where a job of a kind runs, if it may be asked for there: a kind of Slurm's runs nowhere else, and one that runs here
-/// may have a table for Slurm, too.
-pub fn check_executor(kind: &Kind, asked: Option<Executor>, rule: &str) -> Result<Executor, Denial> {
-    let executor = asked.unwrap_or(kind.executor);
+/// There is no cluster of this name in `deputy.toml`.
+pub fn unknown_cluster(cluster: &ClusterName) -> Denial {
+    Denial::new(
+        Code::SlurmUnavailable,
+        format!("deputy.toml: executor.slurm.clusters.{cluster}"),
+        format!("this machine is not set up to submit jobs to a cluster {cluster}"),
+    )
+    .remedy("have root add its table to deputy.toml, or correct the name in the application's file")
+}
+
+/// A job would wait for one of another cluster.
+pub fn other_cluster(job: &JobId, cluster: &ClusterName) -> Denial {
+    Denial::new(
+        Code::InvalidArgument,
+        "dependency",
+        format!("the job {job} is at the cluster {cluster}: a job waits for jobs at its own cluster alone"),
+    )
+    .remedy("submit it to that cluster, or have the application wait")
+}
+
+/// Where a job of a kind runs, if it may be asked for there: a kind of Slurm's runs nowhere else, and any other runs here,
+/// and at Slurm if it has a table for it. `auto` needs both.
+pub fn check_executor(
+    kind: &Kind,
+    asked: Option<ExecutorChoice>,
+    rule: &str,
+) -> Result<ExecutorChoice, Denial> {
+    let executor = asked.unwrap_or(kind.executor());
+    let (here, slurm) = (kind.executor() != ExecutorChoice::Slurm, kind.slurm.is_some());
     let allowed = match executor {
-        Executor::Local => kind.executor == Executor::Local,
-        Executor::Slurm => kind.slurm.is_some(),
+        ExecutorChoice::Local => here,
+        ExecutorChoice::Slurm => slurm,
+        ExecutorChoice::Auto => here && slurm,
     };
     if allowed {
         return Ok(executor);
@@ -177,9 +237,9 @@ pub fn check_bounds(bounds: &JobBounds) -> Result<(), Denial> {
 mod tests {
     use super::*;
     use crate::application::Application;
-    use crate::ids::JobId;
     use crate::size::{ByteSize, MilliCpus};
     use crate::slurm::array::{ArrayPart, Indices};
+    use crate::slurm::{Dependency, Interactive, When};
 
     const FILE: &str = r#"
         service_user = "portal"
@@ -194,10 +254,18 @@ mod tests {
         tasks = 4
         constraints = ["a100"]
         array = 3
+        interactive = true
         [kinds.cluster]
         commands = ["*"]
         executor = "slurm"
         [kinds.cluster.slurm]
+        partitions = ["batch"]
+        accounts = "associations"
+        clusters = ["gpu", "default"]
+        [kinds.either]
+        commands = ["*"]
+        executor = "auto"
+        [kinds.either.slurm]
         partitions = ["batch"]
         accounts = "associations"
     "#;
@@ -226,6 +294,7 @@ mod tests {
         let none = SlurmRequest::default;
         let not = Code::ExecutorNotAllowed;
         for (asked, code, key) in [
+            (SlurmRequest { cluster: "gpu".parse().ok(), ..none() }, not, "clusters"),
             (SlurmRequest { partition: "long".parse().ok(), ..none() }, not, "partitions"),
             (SlurmRequest { account: "lab3".parse().ok(), ..none() }, not, "accounts"),
             (SlurmRequest { qos: "high".parse().ok(), ..none() }, not, "qos"),
@@ -244,6 +313,26 @@ mod tests {
     }
 
     #[test]
+    fn nobody_speaks_with_a_job_where_policy_does_not_say_so_and_none_that_is_spoken_with_waits() {
+        let asked = SlurmRequest { interactive: Some(Interactive::Terminal), ..SlurmRequest::default() };
+        assert_eq!(
+            refused(&kind("cluster"), &asked),
+            (Code::ExecutorNotAllowed, "kinds.x.slurm.interactive".to_owned())
+        );
+        let both = kind("both");
+        let filled = both.slurm.as_ref().unwrap().check(&asked, "x").unwrap();
+        assert_eq!(filled.interactive, asked.interactive);
+        let after = Dependency { when: When::AfterOk, job: JobId::from_random([1; JobId::BYTES]) };
+        for waits in [
+            SlurmRequest { hold: true, ..asked.clone() },
+            SlurmRequest { array: array("0-2"), ..asked.clone() },
+            SlurmRequest { dependencies: vec![after], ..asked.clone() },
+        ] {
+            assert_eq!(refused(&both, &waits).0, Code::InvalidArgument, "{waits:?}");
+        }
+    }
+
+    #[test]
     fn what_is_not_asked_for_is_the_first_that_is_listed() {
         let none = SlurmRequest::default;
         let filled = kind("both").slurm.unwrap().check(&SlurmRequest::default(), "x").unwrap();
@@ -251,7 +340,11 @@ mod tests {
         assert_eq!((words.0.as_str(), words.1.as_str()), ("batch", "lab1"));
         assert_eq!(words.2.unwrap().as_str(), "normal");
         assert_eq!((filled.nodes, filled.tasks, filled.gpus), (Some(1), Some(1), 0));
+        assert_eq!(filled.cluster, Some(ClusterName::default()));
         let cluster = kind("cluster").slurm.unwrap();
+        let at = |asked: &str| cluster.cluster(asked.parse().ok().as_ref(), "x").map(String::from);
+        assert_eq!((at(""), at("default")), (Ok("gpu".into()), Ok("default".into())));
+        assert_eq!(at("other").unwrap_err().code, Code::ExecutorNotAllowed);
         assert_eq!(cluster.check(&SlurmRequest::default(), "x").unwrap().account, None);
         let whole = SlurmRequest { features: features(&["a100"]), array: array("0-2"), hold: true, ..none() };
         let filled = kind("both").slurm.unwrap().check(&whole, "x").unwrap();
@@ -263,13 +356,41 @@ mod tests {
     #[test]
     fn a_kind_runs_where_its_file_says() {
         let of = |name, asked| check_executor(&kind(name), asked, "x").map_err(|denial| denial.code);
-        let (local, slurm) = (Executor::Local, Executor::Slurm);
-        assert_eq!(of("batch", None), Ok(local));
-        assert_eq!(of("batch", Some(slurm)), Err(Code::ExecutorNotAllowed));
-        assert_eq!(of("both", None), Ok(local));
-        assert_eq!(of("both", Some(slurm)), Ok(slurm));
-        assert_eq!(of("cluster", None), Ok(slurm));
-        assert_eq!(of("cluster", Some(local)), Err(Code::ExecutorNotAllowed));
+        let (local, slurm, auto) = (ExecutorChoice::Local, ExecutorChoice::Slurm, ExecutorChoice::Auto);
+        let not = Err(Code::ExecutorNotAllowed);
+        for (name, by_itself, [here, there, either]) in [
+            ("batch", local, [Ok(local), not, not]),
+            ("both", local, [Ok(local), Ok(slurm), Ok(auto)]),
+            ("cluster", slurm, [not, Ok(slurm), not]),
+            ("either", auto, [Ok(local), Ok(slurm), Ok(auto)]),
+        ] {
+            assert_eq!(of(name, None), Ok(by_itself), "{name}");
+            assert_eq!(of(name, Some(local)), here, "{name}");
+            assert_eq!(of(name, Some(slurm)), there, "{name}");
+            assert_eq!(of(name, Some(auto)), either, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_applications_executor_is_that_of_kinds_that_name_none() {
+        let of = |text: &str| {
+            let table = "[kinds.a.slurm]\npartitions = [\"a\"]\naccounts = \"associations\"";
+            let text = format!("service_user = \"p\"\n{text}\n{table}");
+            Application::parse(&text).map(|application| application.kinds[&"a".parse().unwrap()].executor())
+        };
+        let kind = "[kinds.a]\ncommands = [\"*\"]";
+        assert_eq!(of(&format!("executor = \"auto\"\n{kind}")), Ok(ExecutorChoice::Auto));
+        assert_eq!(
+            of(&format!("executor = \"auto\"\n{kind}\nexecutor = \"local\"")),
+            Ok(ExecutorChoice::Local)
+        );
+        assert_eq!(of(kind), Ok(ExecutorChoice::Local));
+        // It fails closed: a kind without a table has to say that it runs here.
+        for executor in ["slurm", "auto"] {
+            let error = of(&format!("executor = \"{executor}\"\n[kinds.b]\ncommands = [\"*\"]\n{kind}"));
+            assert!(error.unwrap_err().to_string().contains("kinds.NAME.slurm"));
+        }
+        assert!(of(&format!("executor = \"cloud\"\n{kind}")).is_err());
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::ClusterName;
+
 /// The most nodes, and the most associations, that one answer has: it fits into one packet. Sums are of all nodes.
 pub const MAX_LISTED: usize = 200;
 
@@ -86,8 +88,20 @@ pub fn sinfo() -> Vec<String> {
     ["sinfo", "--noheader", "--all", "--Node", format].map(str::to_owned).to_vec()
 }
 
-/// `sacctmgr` for one person. The name is one of the passwd database's.
-pub fn sacctmgr(user: &str) -> Vec<String> {
+/// `scontrol` for the cluster's own name, which Slurm's accounting knows it by.
+pub fn configuration() -> Vec<String> {
+    ["scontrol", "show", "config"].map(str::to_owned).to_vec()
+}
+
+/// The cluster's own name, out of its configuration.
+pub fn own_name(configuration: &str) -> Option<ClusterName> {
+    let value = configuration.lines().find_map(|line| line.strip_prefix("ClusterName"))?;
+    value.trim_start().strip_prefix('=')?.trim().parse().ok()
+}
+
+/// `sacctmgr` for one person at one cluster, since several may share the accounting. The person's name is one of the
+/// passwd database's, the cluster's its own.
+pub fn sacctmgr(user: &str, cluster: &ClusterName) -> Vec<String> {
     let format = format!("format=Account,Partition,QOS,{}", LIMITS.join(","));
     [
         "sacctmgr",
@@ -97,6 +111,7 @@ pub fn sacctmgr(user: &str) -> Vec<String> {
         "show",
         "associations",
         &format!("user={user}"),
+        &format!("cluster={cluster}"),
         &format,
     ]
     .map(str::to_owned)
@@ -190,6 +205,17 @@ fn gpus(gres: &str) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clusters_own_name_is_read_or_there_is_none() {
+        let told =
+            "Configuration data as of x\nClusterName             = sandbox\nCommunicationParameters = x\n";
+        assert_eq!(own_name(told).map(String::from), Some("sandbox".to_owned()));
+        for strange in ["", "ClusterName", "ClusterName = ", "ClusterName = a b", "XClusterName = a"] {
+            assert_eq!(own_name(strange), None, "{strange:?}");
+        }
+        assert!(sacctmgr("ann", &"sandbox".parse().unwrap()).contains(&"cluster=sandbox".to_owned()));
+    }
 
     #[test]
     fn gpus_are_counted_as_slurm_writes_them() {

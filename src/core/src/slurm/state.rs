@@ -277,6 +277,15 @@ mod tests {
         let untold = "5|1001|n|COMPLETED|0:0|14|00:00|00:00||9\n5.batch||batch|COMPLETED||14|00:00|00:00||9";
         assert_eq!(one(untold), SlurmState::Failed { state: word("COMPLETED") });
         assert_eq!(one("5|1001|n|RUNNING|0:0|7|00:00|00:00||Unknown"), SlurmState::Unsettled);
+        // As it is where srun gave one back that waited.
+        for status in ["-1", "-2"] {
+            let queued = queue(&format!("5|1001|n|CANCELLED|{status}|localhost|Resources|"));
+            let cancelled = accounting("5|1001|n|CANCELLED by 1001|0:0|0|00:00|00:00||9");
+            assert_eq!(
+                state("n", 1001, queued.about(FIVE), cancelled.about(FIVE)),
+                Some(SlurmState::NeverRan { state: word("CANCELLED") })
+            );
+        }
         // Somebody else's job of that number is nobody's answer, nor is another one of the same user.
         assert_eq!(one("5|1001|m|COMPLETED|0:0|7|00:00|00:00||9"), SlurmState::Gone);
         assert_eq!(one("5|1002|n|COMPLETED|0:0|7|00:00|00:00||9"), SlurmState::Gone);

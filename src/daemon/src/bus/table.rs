@@ -196,7 +196,8 @@ methods! {
     /// with a live session. The answer has allowed (b), rule and, for a refusal, code, message and remedy. About a job PAM
     /// is asked only when it runs. An application is told about itself, at a limited rate. Options: application (s), account
     /// (s, needed), project (s); path (ay) and access (s: read or write, default read); or kind (s), argv (aay), directory
-    /// (ay), environment (aay), and the limits and gpus of Jobs.Run.
+    /// (ay), environment (aay), and the limits, gpus, executor and words for Slurm of Jobs.Run. Of a job that is allowed, the
+    /// answer also says where it would run: executor, and cluster and chosen as in Job.Get.
     Manager.Explain(options) -> (explanation) by ApplicationOrAdministrator(View) => explain::explain;
 
     /// What the machine has for jobs, and who waits for it. The answer has capacity and free_gpus (u); an entry for each
@@ -207,11 +208,11 @@ methods! {
     /// application (s).
     Manager.Queue(options) -> (queue) by ApplicationOrAdministrator(View) => jobs::queue::shown::queue;
 
-    /// What there is for jobs, here and at Slurm. The answer has hosts (aa{sv}: executor, name, state, partitions, cpus and
+    /// What there is for jobs, here and at Slurm. The answer has hosts (aa{sv}: executor, cluster (of Slurm's), name, state, partitions, cpus and
     /// cpus_free (d), memory, memory_free, gpus and gpus_free (t), without those that are not counted; at most 200 nodes of
     /// Slurm's, and of this machine what is free to administrators alone, but for GPUs), partitions (aa{sv}: the sums of all nodes) and, of
-    /// an account, associations (aa{sv}: account, partition, qos, limits (as), in Slurm's words). unavailable (s) says why the
-    /// cluster could not be asked. At a limited rate. Options: application (s), account (s).
+    /// an account, associations (aa{sv}: account, partition, qos, limits (as), in Slurm's words), each with its cluster.
+    /// unavailable (s) says which clusters could not be asked, and why. At a limited rate. Options: application (s), account (s).
     Manager.Resources(options) -> (resources) by ApplicationOrAdministrator(View) => jobs::resources::resources;
 
     /// Figures for whoever watches the machine, each with name (s), labels (a{ss}) and value (t); `deputyctl metrics`
@@ -443,11 +444,12 @@ methods! {
     /// memory and core (t, bytes), cpus (d), pids and files (u), time_limit_seconds, grace_seconds and nice (u), each
     /// below what policy allows; gpus (u, how many);
     ///
-    /// executor (s: local or slurm; where it is absent, the kind's), and for Slurm partition, slurm_account and qos (s),
+    /// executor (s: local, slurm or auto; where it is absent, the kind's), and for Slurm cluster, partition, slurm_account and qos (s),
     /// nodes and tasks (u), constraint (s: features that each node has to have, with commas between), dependency (s: after,
     /// afterok, afternotok or afterany, a colon and the id of a job of the same account at Slurm; several with commas, of
-    /// which each has to hold) and hold (b: it waits for Job.Release); cpus is then for each task, memory and gpus for each node, and stdin,
-    /// stdout and stderr are files;
+    /// which each has to hold) and hold (b: it waits for Job.Release); cpus is then for each task, memory and gpus for each
+    /// node, and stdin, stdout and stderr are files. With interactive (b), where policy allows it, they are as for any job
+    /// of this machine, or terminal (h: the slave of a pseudo-terminal that nothing else has) takes their place;
     ///
     /// watch (h: a pipe's writing end, or a socket: it gets the lines of Job.Watch, and is closed after the last);
     ///
@@ -467,10 +469,15 @@ methods! {
     Jobs.RunArray(subject, argv, indices, options) -> (array, jobs)
         by Application, asks PolkitQuestion::Run, Action::Run => jobs::run::run_array;
     /// The jobs, newest first: of the application, or those that ran as the caller's own OS account. Options:
-    /// application (s), by (s), account (s), state (s), kind (s), array (s), slurm_job
-    /// (u: the open job that has this number at Slurm), cursor (s), limit (u).
+    /// application (s), by (s), account (s), state (s), kind (s), array (s), cluster (s: those at this one of Slurm's), slurm_job
+    /// (u: the open job that has this number at Slurm; each cluster has its own), cursor (s), limit (u).
     Jobs.List(options) -> (jobs, next) by OwnerOrApplicationOrAdministrator(View),
         needs Needs::ReadOrOwn(Permission::ViewJobs) => jobs::calls::list;
+    /// Ends each job of an array that has not ended, as Job.Cancel does. The answer has an entry for each of them: id, index
+    /// and, where Slurm did not take it, code and message. An array of which none is open, or none is the caller's, is not
+    /// there. Options: by (s).
+    Jobs.CancelArray(array, options) -> (jobs) by OwnerOrApplicationOrAdministrator(ManageJobs),
+        needs Needs::ReadOrOwn(Permission::ManageJobs) => jobs::calls::cancel_array;
     /// Has the signal StateChanged sent to this connection, until it leaves the bus: of all jobs of the application, or of
     /// those that run as the caller's own OS account. There are no options yet.
     Jobs.Subscribe(options) -> () by OwnerOrApplicationOrAdministrator(View) => jobs::signals::subscribe;
@@ -479,8 +486,9 @@ methods! {
 
     /// The job: id, path, application, account, os_user, uid, gid, kind, name, argv, state (queued, starting, running,
     /// ending, done, lost, abandoned) with the time of each and, when it is done, how it ended (cause, where it did not
-    /// by itself), what it used, by what its limits were held (limits_by), and how much it wrote to captured streams; executor, and of
-    /// one at Slurm slurm_job (u, the number there), while it waits Slurm's reason, while it runs host, and of one of an array array (s) and index (u);
+    /// by itself), what it used, by what its limits were held (limits_by), and how much it wrote to captured streams; executor, where
+    /// that was left to Deputy with why (chosen: only-slurm, only-here, room, no-room), and of one at Slurm cluster and
+    /// slurm_job (u, the number there), while it waits Slurm's reason, while it runs host, and of one of an array array (s) and index (u);
     /// stdout and stderr (ay), where they are files.
     Job.Get() -> (job) by OwnerOrApplicationOrAdministrator(View) => jobs::calls::get;
     /// A pipe with one line of JSON for each state of the job, beginning with the present one; end of file follows

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use deputy_core::message::{JobCommand, JobState as Told};
 use deputy_core::queue::GpuIndex;
-use deputy_core::slurm::Executor;
 use deputy_core::{Code, Denial, OsGid};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -57,7 +56,7 @@ impl Tracker {
     /// for a start at once, and is dropped otherwise. What is needed (CPUs, memory, GPUs) is in the job's
     /// specification.
     pub async fn admit(&self, waiting: Waiting, opened: Option<Opened>) -> Result<(), Denial> {
-        if waiting.live.job().spec.executor != Executor::Local {
+        if !waiting.live.job().spec.has_shepherd() {
             // It waits in the engine's own queue.
             return self.start(waiting, opened, Vec::new()).await;
         }
@@ -94,8 +93,13 @@ impl Tracker {
     pub(super) fn admit_again(&self, mut waiting: Waiting) {
         let tracker = self.clone();
         tokio::spawn(async move {
-            let at_slurm = waiting.live.job().spec.executor == Executor::Slurm;
-            let _turn = if at_slurm { tracker.0.submitting.acquire().await.ok() } else { None };
+            let job = waiting.live.job();
+            let at_slurm = !job.spec.has_shepherd();
+            let cluster = at_slurm.then(|| tracker.0.slurm.of(&tracker, &executor::cluster_of(&job)));
+            let _turn = match &cluster {
+                Some(cluster) => cluster.submitting.acquire().await.ok(),
+                None => None,
+            };
             if at_slurm && waiting.cancelled() {
                 let state = JobState::Abandoned { cause: CANCELLED.to_owned() };
                 return tracker.end(&waiting.live, state, None).await;

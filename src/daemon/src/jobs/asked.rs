@@ -7,7 +7,7 @@ use deputy_core::limits::{JobBounds, MAX_GRACE_SECONDS, MAX_NICE, ResourceLimits
 use deputy_core::project::ProjectKey;
 use deputy_core::size::{ByteSize, MilliCpus};
 use deputy_core::slurm::dependency::Dependencies;
-use deputy_core::slurm::{Executor, Feature, SlurmRequest};
+use deputy_core::slurm::{ExecutorChoice, Feature, Interactive, SlurmRequest};
 use deputy_core::stream::{Input, Output, Streams};
 use deputy_core::{Denial, KindName};
 
@@ -39,7 +39,7 @@ pub struct Asked {
     /// Everything else that can be written down.
     pub spec: JobSpec,
     /// Where it is to run; absent: where its kind says.
-    pub executor: Option<Executor>,
+    pub executor: Option<ExecutorChoice>,
     /// What cannot.
     pub descriptors: Descriptors,
     /// Where the job's states are told.
@@ -79,7 +79,12 @@ impl Asked {
             )));
         }
         let mut descriptors = Descriptors::default();
-        let streams = streams(options, &mut descriptors)?;
+        let interactive = interactive(options, &mut descriptors)?;
+        let streams = if interactive == Some(Interactive::Terminal) {
+            terminal_alone(options)?
+        } else {
+            streams(options, &mut descriptors)?
+        };
         descriptors.script = descriptor(options, "script", Use::Script)?;
         descriptors.environment = descriptor(options, "environment_fd", Use::Environment)?;
         let (umask, os_group) = projects::defaults(options)?;
@@ -93,7 +98,7 @@ impl Asked {
             streams,
             bounds: bounds(options)?,
             gpus: count(options, "gpus")?.unwrap_or_default(),
-            slurm: slurm(options)?,
+            slurm: SlurmRequest { interactive, ..slurm(options)? },
             ..JobSpec::default()
         };
         let watch = descriptor(options, "watch", Use::Watch)?;
@@ -134,6 +139,32 @@ fn check_path(key: &str, path: &[u8]) -> Result<(), Denial> {
         )));
     }
     Ok(())
+}
+
+/// Whether somebody speaks with it. A terminal goes into `descriptors`, as input and output.
+fn interactive(options: &mut Options, descriptors: &mut Descriptors) -> Result<Option<Interactive>, Denial> {
+    let wanted = options.flag("interactive")?;
+    match descriptor(options, "terminal", Use::Terminal)? {
+        None => Ok(wanted.then_some(Interactive::Streams)),
+        Some(_) if !wanted => Err(Denial::invalid("the option terminal has a meaning only with interactive")),
+        Some(terminal) => {
+            let copy = terminal.try_clone();
+            descriptors.streams[0] = Some(terminal);
+            descriptors.streams[1] =
+                Some(copy.map_err(|_| Denial::internal("a descriptor could not be kept"))?);
+            Ok(Some(Interactive::Terminal))
+        }
+    }
+}
+
+/// The streams of a job with a terminal, which has no others.
+fn terminal_alone(options: &mut Options) -> Result<Streams, Denial> {
+    for key in ["stdin", "stdout", "stderr"] {
+        if options.given(key)?.is_some() {
+            return Err(Denial::invalid(format!("the option {key} and a terminal exclude each other")));
+        }
+    }
+    Ok(Streams { input: Input::Descriptor, output: Output::Descriptor, error: Output::SameAsOutput })
 }
 
 /// The three streams. What comes by descriptor goes into `descriptors`.
@@ -192,8 +223,9 @@ fn output(
 }
 
 /// What only Slurm has.
-fn slurm(options: &mut Options) -> Result<SlurmRequest, Denial> {
+pub fn slurm(options: &mut Options) -> Result<SlurmRequest, Denial> {
     Ok(SlurmRequest {
+        cluster: options.name("cluster")?,
         partition: options.name("partition")?,
         account: options.name("slurm_account")?,
         qos: options.name("qos")?,

@@ -1,11 +1,14 @@
 //! `Jobs.List` and the methods of a job.
 
+use std::sync::OnceLock;
+
 use deputy_core::message::JobCommand;
-use deputy_core::slurm::{Executor, SlurmJobId};
+use deputy_core::slurm::{ClusterName, Executor, SlurmJobId};
 use deputy_core::{AccountName, Code, Denial, JobId, OsUid};
+use futures_util::stream::{self, StreamExt as _};
 
 use super::executor;
-use super::live::ended;
+use super::live::{Live, ended};
 use super::queue::CANCELLED;
 use super::shown::{Shown, record, state_of, stored_name};
 use super::watch::Watchers;
@@ -21,6 +24,9 @@ const DEFAULT_GRACE_MS: u32 = 10_000;
 
 /// The longest grace.
 const MAX_GRACE_MS: u32 = 3_600_000;
+
+/// How many jobs of an array are cancelled at once: each at Slurm costs a process of root's and one of Slurm's.
+const CANCELLING: usize = 8;
 
 /// The highest signal number.
 const MAX_SIGNAL: i32 = 64;
@@ -144,21 +150,86 @@ async fn command(call: Call, command: JobCommand, by: Option<String>) -> Result<
         }
         return Err(ended());
     };
-    let given_up =
-        matches!(command, JobCommand::Cancel { .. }) && call.daemon.tracker.queue().give_up(&job.id);
+    say(&call.daemon, &live, command, actor).await?;
+    Ok(grant.answer(()))
+}
+
+/// Says a word to a job that has not ended, for somebody who may.
+async fn say(daemon: &Daemon, live: &Live, command: JobCommand, actor: Actor) -> Result<(), Denial> {
+    let tracker = &daemon.tracker;
+    let given_up = matches!(command, JobCommand::Cancel { .. }) && tracker.queue().give_up(&live.id());
     if !given_up {
-        executor::command(&call.daemon.tracker, &live, command).await?;
+        executor::command(tracker, live, command).await?;
     }
-    let change = Change::JobCommanded { id: job.id, command: words(command) };
+    let change = Change::JobCommanded { id: live.id(), command: words(command) };
     // A job has to end when its owner says so, on a full disk too: that this is not recorded is an error of its own.
-    if let Err(error) = call.daemon.store.commit(change, actor).await {
+    if let Err(error) = daemon.store.commit(change, actor).await {
         tracing::error!(%error, "a command to a job could not be recorded");
     }
     if given_up {
         let state = JobState::Abandoned { cause: CANCELLED.to_owned() };
-        call.daemon.tracker.end(&live, state, None).await;
+        tracker.end(live, state, None).await;
     }
-    Ok(grant.answer(()))
+    Ok(())
+}
+
+/// `Jobs.CancelArray`: what `Job.Cancel` does, to each job of an array that has not ended.
+///
+/// All jobs of an array are one account's, by one call: whoever may cancel one of them may cancel each.
+pub async fn cancel_array(
+    call: Call,
+    (array, mut options): (String, Options),
+) -> Result<Granted<(Vec<Record>,)>, Denial> {
+    let by = options.by()?;
+    options.finish()?;
+    let array: Option<JobId> = array.parse().ok();
+    let open = || {
+        let mut open = Vec::new();
+        call.daemon.tracker.each(|job| {
+            let part = job.spec.slurm.array.as_ref();
+            if job.state.is_open() && part.is_some_and(|part| Some(&part.array) == array.as_ref()) {
+                open.push(job.clone());
+            }
+        });
+        open.sort_by_key(|job| job.spec.slurm.array.as_ref().map(|part| part.index));
+        open
+    };
+    let (mut grant, first) = call.authorize_object(|| Ok(open().into_iter().next())).await?;
+    let about = About::application(Some(first.application.clone())).account(&first.account);
+    call.act(&mut grant, about.os_user(Some(&first.os.name)).by(by))?;
+    let actor = grant.actor()?;
+    let same = |job: &Job| {
+        (&job.application, &job.account, &job.os) == (&first.application, &first.account, &first.os)
+    };
+    // A cluster that did not answer once is not asked for each of a thousand jobs.
+    let silent = OnceLock::new();
+    let told = stream::iter(open().into_iter().filter(same)).map(|job| {
+        let (daemon, actor, silent) = (&call.daemon, actor.clone(), &silent);
+        async move {
+            let grace_ms = DEFAULT_GRACE_MS;
+            let live = daemon.tracker.get(&job.id);
+            let told = match (live, silent.get()) {
+                // It has ended in this moment.
+                (None, _) => Ok(()),
+                (Some(live), Some(denial)) if live.job().slurm_job.is_some() => Err(Denial::clone(denial)),
+                (Some(live), _) => say(daemon, &live, JobCommand::Cancel { grace_ms }, actor).await,
+            };
+            let record = Record::new()
+                .text("id", &job.id)
+                .maybe("index", job.spec.slurm.array.as_ref().map(|part| part.index));
+            match told {
+                Err(denial) if daemon.tracker.get(&job.id).is_some() => {
+                    if denial.code == Code::SlurmUnavailable {
+                        let _ = silent.set(denial.clone());
+                    }
+                    record.text("code", denial.code).text("message", denial.message)
+                }
+                _ => record,
+            }
+        }
+    });
+    let records = told.buffered(CANCELLING).collect().await;
+    Ok(grant.answer((records,)))
 }
 
 fn words(command: JobCommand) -> String {
@@ -189,6 +260,7 @@ pub async fn list(call: Call, (mut options,): (Options,)) -> Result<Granted<(Vec
     let kind = options.name("kind")?;
     let array: Option<JobId> = options.name("array")?;
     let slurm_job = options.number("slurm_job")?;
+    let cluster: Option<ClusterName> = options.name("cluster")?;
     let by = options.by()?;
     let request = page(options.page()?);
     options.finish()?;
@@ -219,7 +291,9 @@ pub async fn list(call: Call, (mut options,): (Options,)) -> Result<Granted<(Vec
                 Some(Scope::Account(name, account)) => (&job.application, &job.account) == (name, account),
                 Some(Scope::Application(name)) => job.application == *name,
             };
-            if seen && job.slurm_job == Some(SlurmJobId(number)) {
+            // Two clusters may have given the same number.
+            let there = cluster.as_ref().is_none_or(|cluster| executor::cluster_of(job) == *cluster);
+            if seen && there && job.slurm_job == Some(SlurmJobId(number)) {
                 found.push(record(job));
             }
         });
@@ -231,8 +305,15 @@ pub async fn list(call: Call, (mut options,): (Options,)) -> Result<Granted<(Vec
         None => Page { items: Vec::new(), next: None },
     };
     let of_array = |job: &Job| job.spec.slurm.array.as_ref().map(|part| &part.array) == array.as_ref();
+    let of_cluster = |job: &Job| {
+        cluster.as_ref().is_none_or(|cluster| {
+            job.spec.executor == Executor::Slurm && executor::cluster_of(job) == *cluster
+        })
+    };
     let wanted = |job: &Job| {
-        account.as_ref().is_none_or(|account| job.account == *account) && (array.is_none() || of_array(job))
+        of_cluster(job)
+            && account.as_ref().is_none_or(|account| job.account == *account)
+            && (array.is_none() || of_array(job))
     };
     let jobs = found.items.into_iter().map(|job| now(&call.daemon, job));
     let records = jobs

@@ -1,11 +1,13 @@
-//! The jobs for which a job at Slurm waits.
+//! The jobs for which a job at Slurm waits, all of them at its own cluster.
 //!
 //! Of one that has ended the ledger says whether the condition holds; Slurm, which forgets ended jobs, is not asked about it.
 
 use deputy_core::job::JobEnd;
-use deputy_core::slurm::{Dependency, Executor};
+use deputy_core::slurm::policy::other_cluster;
+use deputy_core::slurm::{ClusterName, Dependency, Executor};
 use deputy_core::{AccountName, ApplicationName, Code, Denial};
 
+use super::executor;
 use super::track::Tracker;
 use crate::store::{Job, JobState};
 
@@ -14,6 +16,7 @@ pub fn left(
     tracker: &Tracker,
     application: &ApplicationName,
     account: &AccountName,
+    cluster: &ClusterName,
     dependencies: &[Dependency],
 ) -> Result<Vec<Dependency>, Denial> {
     let mut left = Vec::new();
@@ -22,11 +25,15 @@ pub fn left(
         if (&stored.application, &stored.account) != (application, account) {
             return Err(Denial::not_found());
         }
-        let Job { spec, state, slurm_job, .. } =
-            tracker.get(&dependency.job).map_or(stored, |live| live.job());
-        if spec.executor != Executor::Slurm {
+        let job = tracker.get(&dependency.job).map_or(stored, |live| live.job());
+        if job.spec.executor != Executor::Slurm {
             return Err(Denial::invalid("a job at Slurm waits for jobs at Slurm alone"));
         }
+        let its_cluster = executor::cluster_of(&job);
+        if its_cluster != *cluster {
+            return Err(other_cluster(&job.id, &its_cluster));
+        }
+        let Job { state, slurm_job, .. } = job;
         if state.is_open() {
             if slurm_job.is_none() {
                 return Err(Denial::new(

@@ -4,7 +4,7 @@ pub mod admit;
 pub mod asked;
 pub mod calls;
 pub mod dependencies;
-mod executor;
+pub(crate) mod executor;
 mod forget;
 pub mod live;
 pub mod output;

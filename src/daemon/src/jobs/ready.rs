@@ -8,8 +8,9 @@ use deputy_core::kind::Kind;
 use deputy_core::pattern::CommandRule;
 use deputy_core::policy::{check_command, check_environment, check_kind};
 use deputy_core::project::{ProjectAccess, ProjectKey};
-use deputy_core::slurm::Executor;
+use deputy_core::slurm::choice::choose;
 use deputy_core::slurm::policy::check_executor;
+use deputy_core::slurm::{Chosen, ClusterName, Executor, ExecutorChoice};
 use deputy_core::{AccountName, Code, Denial, KindName, Permission};
 
 use super::{dependencies, executor};
@@ -31,10 +32,10 @@ pub struct Wanted<'a> {
     pub argv: &'a [Vec<u8>],
     /// Variables, each `NAME=VALUE`.
     pub environment: &'a [Vec<u8>],
-    /// What else is asked for, where it is more than a question.
-    pub spec: Option<&'a JobSpec>,
+    /// What else is asked for.
+    pub spec: &'a JobSpec,
     /// Where it is to run; absent: where its kind says.
-    pub executor: Option<Executor>,
+    pub executor: Option<ExecutorChoice>,
 }
 
 /// A job that the launcher can be asked for.
@@ -50,6 +51,74 @@ pub struct Ready {
     pub service: bool,
     /// Where it runs.
     pub executor: Executor,
+    /// At which cluster, if it runs at Slurm or can.
+    pub cluster: Option<ClusterName>,
+    /// Why it runs there, where nobody said. [`Chosen::Room`] is what holds if there is room: whoever starts it looks.
+    pub chosen: Option<Chosen>,
+}
+
+impl Ready {
+    /// Whether it runs here only if it can start at once.
+    pub fn needs_room(&self) -> bool {
+        self.chosen == Some(Chosen::Room)
+    }
+
+    /// There is no room for it here now: so it goes to Slurm.
+    pub fn without_room(&mut self) {
+        self.chosen = self.chosen.map(Chosen::without_room);
+        self.executor = self.chosen.map_or(self.executor, Chosen::executor);
+    }
+}
+
+/// Where a job runs, and if at Slurm, at which cluster.
+struct Placed {
+    executor: Executor,
+    cluster: Option<ClusterName>,
+    chosen: Option<Chosen>,
+}
+
+/// Decides where a job runs, and whether it may. What a cluster or this machine has free is not looked at.
+fn place(
+    daemon: &Daemon,
+    registered: &Registered,
+    wanted: &Wanted<'_>,
+    kind: &Kind,
+    rule: &str,
+) -> Result<Placed, Denial> {
+    let spec = wanted.spec;
+    let at_slurm = || -> Result<ClusterName, Denial> {
+        let cluster = executor::check(daemon, kind, rule, spec)?;
+        let waits_for = &spec.slurm.dependencies;
+        dependencies::left(&daemon.tracker, &registered.name, wanted.account, &cluster, waits_for)?;
+        Ok(cluster)
+    };
+    let names_slurm = spec.slurm.names_slurm();
+    let (executor, chosen) = match check_executor(kind, wanted.executor, rule)? {
+        ExecutorChoice::Local => (Executor::Local, None),
+        ExecutorChoice::Slurm => (Executor::Slurm, None),
+        ExecutorChoice::Auto => {
+            let may = at_slurm();
+            let chosen = choose(names_slurm, may.is_ok());
+            if let (Chosen::Room, Ok(cluster)) = (chosen, may) {
+                return Ok(Placed {
+                    executor: chosen.executor(),
+                    cluster: Some(cluster),
+                    chosen: Some(chosen),
+                });
+            }
+            (chosen.executor(), Some(chosen))
+        }
+    };
+    if executor == Executor::Slurm {
+        return Ok(Placed { executor, cluster: Some(at_slurm()?), chosen });
+    }
+    if names_slurm {
+        return Err(Denial::invalid(
+            "cluster, partition, slurm_account, qos, nodes, tasks, constraint, dependency, hold, interactive and arrays are for \
+             Slurm, and this one runs here",
+        ));
+    }
+    Ok(Placed { executor, cluster: None, chosen })
 }
 
 /// Decides about a job, as far as it can be decided here.
@@ -60,36 +129,20 @@ pub async fn ready(daemon: &Daemon, registered: &Registered, wanted: &Wanted<'_>
     check_command(&registered.name, wanted.kind.as_str(), kind, wanted.argv)?;
     check_environment(&registered.name, &registered.policy, wanted.environment)?;
     let rule = format!("applications.d/{}.toml: kinds.{}", registered.name, wanted.kind);
-    let executor = check_executor(kind, wanted.executor, &rule)?;
-    match (executor, wanted.spec) {
-        (Executor::Slurm, Some(spec)) => {
-            executor::check(daemon, kind, &rule, spec)?;
-            let waits_for = &spec.slurm.dependencies;
-            dependencies::left(&daemon.tracker, &registered.name, wanted.account, waits_for)?;
-        }
-        (Executor::Local, Some(spec)) if spec.slurm.names_slurm() => {
-            return Err(Denial::invalid(
-                "partition, slurm_account, qos, nodes, tasks, constraint, dependency and hold are for jobs at Slurm, and \
-                 this one runs here",
-            ));
-        }
-        _ => {}
-    }
-    if let Some(spec) = wanted.spec {
-        check_spec(registered, wanted.kind, kind, spec)?;
-    }
+    let Placed { executor, cluster, chosen } = place(daemon, registered, wanted, kind, &rule)?;
+    check_spec(registered, wanted.kind, kind, wanted.spec)?;
     let service = kind.service;
     let Some(key) = wanted.project else {
         let link = links::usable(daemon, registered, wanted.account).await?;
         let (os, defaults) = (link.os.clone(), ProjectDefaults::default());
-        return Ok(Ready { os, defaults, link: Some(link), service, executor });
+        return Ok(Ready { os, defaults, link: Some(link), service, executor, cluster, chosen });
     };
     let project = daemon.store.project(&registered.name, key)?;
     let project = project.ok_or_else(Denial::not_found)?;
     let os = in_project(&project, wanted.account)?;
     // What the launcher says about the identity is about the link only if that names the same.
     let link = daemon.store.link(&registered.name, wanted.account)?.filter(|link| link.os == os);
-    Ok(Ready { os, defaults: project.defaults, link, service, executor })
+    Ok(Ready { os, defaults: project.defaults, link, service, executor, cluster, chosen })
 }
 
 /// Decides once more about a job that is in the ledger: as whom it ran then is the caller's to compare.
@@ -102,8 +155,8 @@ pub async fn again(daemon: &Daemon, registered: &Registered, job: &Job) -> Resul
         kind: &job.kind,
         argv: &argv,
         environment: &environment,
-        spec: Some(&job.spec),
-        executor: Some(job.spec.executor),
+        spec: &job.spec,
+        executor: Some(job.spec.executor.into()),
     };
     ready(daemon, registered, &wanted).await
 }

@@ -1,14 +1,16 @@
-//! `Manager.Resources`: what there is for jobs, on this machine and at the cluster, in one form.
+//! `Manager.Resources`: what there is for jobs, on this machine and at each cluster, in one form.
 //!
-//! What others use of this machine is told to administrators alone, as by `Manager.Queue`. The cluster tells what is free to
+//! What others use of this machine is told to administrators alone, as by `Manager.Queue`. A cluster tells what is free to
 //! everybody who may ask Slurm.
 
 use std::time::{Duration, Instant};
 
 use deputy_core::message::{ClusterPerson, ClusterRequest, LauncherReply, LauncherRequest};
 use deputy_core::schedule::{Most, Resource};
+use deputy_core::slurm::ClusterName;
 use deputy_core::slurm::resources::{Association, Capacity, Cluster, Node};
 use deputy_core::{AccountName, Denial};
+use futures_util::future::join_all;
 
 use crate::authority::{About, Call, Granted, Ground};
 use crate::bus::options::Options;
@@ -41,26 +43,41 @@ pub async fn resources(call: Call, (mut options,): (Options,)) -> Result<Granted
     let everything = grant.ground == Ground::Administrator;
     let mut hosts = vec![this_machine(daemon, everything)];
     let mut shown = Record::new();
-    if daemon.directory.snapshot().settings.executor.slurm.is_some() {
-        match cluster(daemon, of).await {
-            Ok(Cluster { nodes, partitions, associations }) => {
-                hosts.extend(nodes.iter().map(node));
-                let partitions = partitions.iter().map(|(name, has)| {
-                    capacity(Record::new().text("partition", name).with("nodes", has.nodes), has)
-                });
-                shown = shown
-                    .with("partitions", list(partitions.collect()))
-                    .with("associations", list(associations.iter().map(association).collect()));
+    let snapshot = daemon.directory.snapshot();
+    if let Some(slurm) = &snapshot.settings.executor.slurm {
+        let (mut partitions, mut associations, mut silent) = (Vec::new(), Vec::new(), Vec::new());
+        let asked = slurm.all().map(|(name, _)| {
+            let of = of.clone();
+            async move { (cluster(daemon, name, of).await, name) }
+        });
+        for (answer, name) in join_all(asked).await {
+            match answer {
+                Ok(has) => {
+                    hosts.extend(has.nodes.iter().map(|one| node(name, one)));
+                    partitions.extend(has.partitions.iter().map(|(partition, has)| {
+                        let record = Record::new().text("cluster", name).text("partition", partition);
+                        capacity(record.with("nodes", has.nodes), has)
+                    }));
+                    associations.extend(has.associations.iter().map(|one| association(name, one)));
+                }
+                // This machine and the others can be told of nevertheless.
+                Err(denial) => silent.push(format!("{name}: {}: {}", denial.code, denial.message)),
             }
-            // This machine can be told of nevertheless.
-            Err(denial) => shown = shown.with("unavailable", format!("{}: {}", denial.code, denial.message)),
+        }
+        shown = shown.with("partitions", list(partitions)).with("associations", list(associations));
+        if !silent.is_empty() {
+            shown = shown.with("unavailable", silent.join("; "));
         }
     }
     Ok(grant.answer((shown.with("hosts", list(hosts)),)))
 }
 
-async fn cluster(daemon: &Daemon, of: Option<ClusterPerson>) -> Result<Cluster, Denial> {
-    let request = LauncherRequest::Cluster(ClusterRequest { of });
+async fn cluster(
+    daemon: &Daemon,
+    cluster: &ClusterName,
+    of: Option<ClusterPerson>,
+) -> Result<Cluster, Denial> {
+    let request = LauncherRequest::Cluster(ClusterRequest { cluster: cluster.clone(), of });
     match daemon.launcher.ask(&request, &[], ANSWER).await? {
         LauncherReply::Cluster(cluster) => Ok(cluster),
         _ => Err(LauncherError::Foreign.into()),
@@ -82,9 +99,10 @@ fn this_machine(daemon: &Daemon, everything: bool) -> Record {
         .with("gpus_free", gpus_free)
 }
 
-fn node(node: &Node) -> Record {
+fn node(cluster: &ClusterName, node: &Node) -> Record {
     let record = Record::new()
         .with("executor", "slurm")
+        .text("cluster", cluster)
         .text("name", &node.name)
         .text("state", &node.state)
         .with("partitions", node.partitions.clone());
@@ -101,9 +119,10 @@ fn capacity(record: Record, has: &Capacity) -> Record {
         .with("gpus_free", u64::from(has.gpus_free))
 }
 
-fn association(of: &Association) -> Record {
+fn association(cluster: &ClusterName, of: &Association) -> Record {
     let limits: Vec<String> = of.limits.iter().map(|(name, value)| format!("{name}={value}")).collect();
     Record::new()
+        .text("cluster", cluster)
         .text("account", &of.account)
         .text("partition", &of.partition)
         .text("qos", &of.qos)

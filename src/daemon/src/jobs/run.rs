@@ -90,11 +90,6 @@ pub async fn run_array(
     // Policy bounds how many there are, by any of them.
     asked.spec.slurm.array = parts.first().cloned();
     let Allowed { grant, accepted, ready, actor, .. } = allowed(&call, application, &subject, asked).await?;
-    if ready.executor != Executor::Slurm {
-        return Err(Denial::invalid(
-            "arrays are for Slurm: the queue of this machine takes one job at a time",
-        ));
-    }
     let each = parts.into_iter().map(|part| {
         let mut accepted = accepted.clone();
         of_index(&mut accepted.spec.streams, part.index);
@@ -192,7 +187,7 @@ async fn allowed(
         kind: &asked.kind,
         argv: &asked.argv,
         environment: &environment,
-        spec: Some(&asked.spec),
+        spec: &asked.spec,
         executor: asked.executor,
     };
     let mut ready = ready::ready(&call.daemon, &registered, &wanted).await?;
@@ -258,25 +253,24 @@ pub struct Accepted {
 pub async fn accept(
     daemon: &Daemon,
     accepted: Accepted,
-    ready: Ready,
+    mut ready: Ready,
     actor: Actor,
 ) -> Result<(Arc<Live>, mpsc::Receiver<JobCommand>, Option<Opened>), Denial> {
     let Accepted { application, account, kind, argv, directory, project, session, mut spec } = accepted;
     spec.service = ready.service;
-    spec.executor = ready.executor;
     daemon.store.boot().clone_into(&mut spec.boot);
     // A project only takes bits away, and so does a request.
     spec.umask = match (spec.umask, ready.defaults.umask) {
         (Some(asked), Some(default)) => Some(asked | default),
         (asked, default) => asked.or(default),
     };
-    spec.os_group = spec.os_group.or(ready.defaults.os_group);
+    spec.os_group = spec.os_group.or_else(|| ready.defaults.os_group.clone());
     let mut job = Job {
         id: JobId::from_random(random::bytes()?),
         number: 0,
         application,
         account,
-        os: ready.os,
+        os: ready.os.clone(),
         kind,
         argv: argv.into_iter().map(Argument).collect(),
         cwd: directory.map(Argument),
@@ -295,6 +289,27 @@ pub async fn accept(
         reason: None,
         host: None,
     };
+    job.spec.executor = ready.executor;
+    if job.spec.gpus_here() > 0 {
+        daemon.tracker.queue().find_gpus(daemon).await;
+    }
+    // Another engine has a queue of its own. A place that starts is the job's, whoever else looks for one meanwhile.
+    let place = match ready.executor {
+        Executor::Slurm if !job.spec.has_shepherd() => None,
+        Executor::Local if ready.needs_room() => {
+            let place = daemon.tracker.queue().enter(daemon, &job).ok().filter(Place::starts);
+            if place.is_none() {
+                ready.without_room();
+            }
+            place
+        }
+        Executor::Slurm | Executor::Local => Some(daemon.tracker.queue().enter(daemon, &job)?),
+    };
+    job.spec.executor = ready.executor;
+    job.spec.chosen = ready.chosen;
+    if ready.executor == Executor::Slurm {
+        job.spec.slurm.cluster = ready.cluster;
+    }
     let change = Change::JobQueued {
         id: job.id.clone(),
         application: job.application.clone(),
@@ -307,12 +322,6 @@ pub async fn accept(
         session: job.session.clone(),
         spec: Box::new(job.spec.clone()),
     };
-    let local = job.spec.executor == Executor::Local;
-    if job.spec.gpus > 0 && local {
-        daemon.tracker.queue().find_gpus(daemon).await;
-    }
-    // Another engine has a queue of its own.
-    let place = if local { Some(daemon.tracker.queue().enter(daemon, &job)?) } else { None };
     // The launcher forks while the disk works; it hears nothing of the job before the job is in the ledger.
     let soon = place.as_ref().is_none_or(Place::starts) && job.spec.slurm.array.is_none();
     let (opened, committed) = if soon {

@@ -9,9 +9,10 @@ use std::time::Duration;
 use deputy_core::Code;
 use deputy_core::job::EndCause;
 use deputy_core::message::{JobState as Told, LauncherReply, LauncherRequest};
-use deputy_core::slurm::SlurmJobId;
+use deputy_core::slurm::{Executor, SlurmJobId};
 use tokio::time::{sleep, timeout};
 
+use super::executor;
 use super::live::Live;
 use super::track::Tracker;
 use crate::launcher::{ANSWER, Channel, LauncherError};
@@ -59,8 +60,13 @@ impl Tracker {
 
     /// One try; `None` if the job started between two questions.
     async fn try_settle(&self, live: &Live) -> Result<Option<Settled>, LauncherError> {
-        let Job { id: job, state, spec, .. } = live.job();
-        let _turn = self.0.settling.acquire().await;
+        let whole = live.job();
+        // A cluster that does not answer keeps nobody else waiting.
+        let cluster = (whole.spec.executor == Executor::Slurm)
+            .then(|| self.0.slurm.of(self, &executor::cluster_of(&whole)));
+        let settling = cluster.as_ref().map_or(&self.0.settling, |cluster| &cluster.settling);
+        let _turn = settling.acquire().await;
+        let Job { id: job, state, spec, .. } = whole;
         let channel = self.0.launcher.request(&LauncherRequest::Attach { job: job.clone() }, &[]).await?;
         let reply = timeout(ANSWER, channel.reply()).await.map_err(|_| LauncherError::TimedOut)?;
         match reply {

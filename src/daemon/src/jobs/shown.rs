@@ -1,11 +1,12 @@
 //! A job as the interface and a watcher's lines show it.
 
 use deputy_core::job::{Enforcement, JobEnd};
-use deputy_core::slurm::Executor;
+use deputy_core::slurm::{Chosen, Executor};
 use deputy_core::stream::Output;
 use serde::Serialize;
 use zbus::ObjectPath;
 
+use super::executor::cluster_of;
 use crate::bus::introspection::job_path;
 use crate::bus::record::Record;
 use crate::store::{Job, JobState, NULL};
@@ -25,6 +26,10 @@ pub struct Shown {
     name: Option<String>,
     state: &'static str,
     executor: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chosen: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     slurm_job: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,7 +104,7 @@ pub fn state_name(state: &JobState) -> &'static str {
 /// The state of a job as the interface names it: one that Slurm was asked to take waits in its queue, too.
 pub fn state_of(job: &Job) -> &'static str {
     match (job.spec.executor, &job.state) {
-        (Executor::Slurm, JobState::Starting {}) => "queued",
+        (Executor::Slurm, JobState::Starting {}) if !job.spec.has_shepherd() => "queued",
         (_, state) => state_name(state),
     }
 }
@@ -184,6 +189,8 @@ impl From<&Job> for Shown {
             name: job.spec.name.as_ref().map(ToString::to_string),
             state: state_of(job),
             executor: job.spec.executor.as_str(),
+            chosen: job.spec.chosen.map(Chosen::as_str),
+            cluster: (job.spec.executor == Executor::Slurm).then(|| cluster_of(job).into()),
             slurm_job: job.slurm_job.map(|number| number.0),
             reason: job.reason.clone(),
             array: part.map(|part| part.array.to_string()),
@@ -243,6 +250,8 @@ pub fn record(job: &Job) -> Record {
         .maybe("directory", job.cwd.as_ref().map(|cwd| cwd.0.clone()))
         .with("state", shown.state)
         .with("executor", shown.executor)
+        .maybe("chosen", shown.chosen)
+        .maybe("cluster", shown.cluster)
         .maybe("slurm_job", shown.slurm_job)
         .maybe("reason", shown.reason)
         .maybe("host", job.host.clone().filter(|_| job.state.is_open()))
@@ -347,6 +356,8 @@ pub(super) mod tests {
         longest.account = "ä".repeat(32).parse().unwrap();
         longest.os.name = "u".repeat(255).parse().unwrap();
         longest.kind = "k".repeat(64).parse().unwrap();
+        longest.spec.executor = Executor::Slurm;
+        longest.spec.slurm.cluster = "c".repeat(64).parse().ok();
         longest.spec.name = Some("n".repeat(64).parse().unwrap());
         assert!(Shown::from(&longest).line().len() * 3 < 4096);
     }

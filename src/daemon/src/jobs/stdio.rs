@@ -13,6 +13,9 @@ use crate::store::{no_input, no_output};
 const MEMORY_DEVICES: u32 = 1;
 const HARMLESS: [u32; 5] = [3, 5, 7, 8, 9];
 
+/// The numbers of the slaves of pseudo-terminals.
+const PSEUDO_TERMINALS: std::ops::RangeInclusive<u32> = 136..=143;
+
 /// What a descriptor of a job is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
@@ -20,6 +23,8 @@ pub enum Use {
     Input,
     /// Standard output or error.
     Output,
+    /// The terminal that becomes the job's own: the slave of a pair that the caller made for it.
+    Terminal,
     /// The program.
     Script,
     /// Variables.
@@ -72,6 +77,8 @@ pub fn check(fd: BorrowedFd<'_>, name: &str, purpose: Use) -> Result<(), Denial>
     let flags = fcntl_getfl(fd).map_err(unusable)?;
     let sort = FileType::from_raw_mode(stat.st_mode);
     let sort_allowed = match (sort, purpose) {
+        (FileType::CharacterDevice, Use::Terminal) => PSEUDO_TERMINALS.contains(&major(stat.st_rdev)),
+        (_, Use::Terminal) => false,
         (FileType::Fifo | FileType::Socket, _) => true,
         (FileType::RegularFile, _) => purpose != Use::Watch,
         (FileType::CharacterDevice, Use::Input | Use::Output) => {
@@ -85,11 +92,15 @@ pub fn check(fd: BorrowedFd<'_>, name: &str, purpose: Use) -> Result<(), Denial>
             Use::Input | Use::Output => "a file, a pipe, a socket or /dev/null",
             Use::Script | Use::Environment => "a file, a pipe or a socket",
             Use::Watch => "a pipe or a socket",
+            Use::Terminal => "the slave of a pseudo-terminal",
         };
         return Err(Denial::invalid(format!("{name} is not {words}"))
             .remedy("a terminal cannot be passed to a job: give one end of a pipe, and copy"));
     }
     let mode = flags & OFlags::RWMODE;
+    if purpose == Use::Terminal && mode != OFlags::RDWR {
+        return Err(Denial::invalid(format!("{name} is not open for reading and writing")));
+    }
     let reads = !matches!(purpose, Use::Output | Use::Watch);
     let usable = if reads { mode != OFlags::WRONLY } else { mode != OFlags::RDONLY };
     if usable {
@@ -131,6 +142,23 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         assert!(check(file.as_fd(), "x", Use::Watch).is_err());
         check(file.as_fd(), "x", Use::Output).unwrap();
+    }
+
+    #[test]
+    fn only_the_slave_of_a_pair_is_a_jobs_own_terminal() {
+        let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
+        let master = rustix::pty::openpt(flags).unwrap();
+        rustix::pty::unlockpt(&master).unwrap();
+        let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).unwrap();
+        check(slave.as_fd(), "x", Use::Terminal).unwrap();
+        assert!(check(slave.as_fd(), "x", Use::Input).is_err());
+        let (reader, _writer) = std::io::pipe().unwrap();
+        for other in [master.as_fd(), fd("/dev/null", OFlags::RDWR).as_fd(), reader.as_fd()] {
+            assert!(check(other, "x", Use::Terminal).is_err());
+        }
+        let flags = rustix::pty::OpenptFlags::NOCTTY;
+        let half = rustix::pty::ioctl_tiocgptpeer(&master, flags).unwrap();
+        assert!(check(half.as_fd(), "x", Use::Terminal).is_err());
     }
 
     #[test]

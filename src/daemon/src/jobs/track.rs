@@ -10,14 +10,13 @@ use std::time::Duration;
 
 use deputy_core::job::ExitRecord;
 use deputy_core::message::{JobCommand, JobState as Told, LauncherReply, LauncherRequest, MAX_FORGET};
-use deputy_core::slurm::Executor;
 use deputy_core::stream::{Output, Streams};
 use deputy_core::{Denial, JobId};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::admit::Waiting;
-use super::executor::{self, Followed, Hold, follow_at_slurm};
+use super::executor::{Clusters, Hold, follow_at_slurm};
 use super::forget::{forget_when_quiet, tidy_up};
 use super::live::Live;
 use super::queue::Queue;
@@ -43,11 +42,8 @@ const LOOK: Duration = Duration::from_secs(60);
 /// How long a full disk is given before the next try.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// How many jobs are asked about at once after a restart. The launcher's children are limited too.
+/// How many jobs of this machine's are asked about at once after a restart. The launcher's children are limited too.
 const SETTLING: usize = 16;
-
-/// How many jobs for which nobody waits are submitted to Slurm at once.
-const SUBMITTING: usize = 4;
 
 /// The jobs that are not ended. Clones share them.
 #[derive(Clone)]
@@ -60,8 +56,8 @@ pub(super) struct Inner {
     pub null: Arc<OwnedFd>,
     pub subscribers: Arc<Subscribers>,
     pub queue: Queue,
-    /// Who waits for news from Slurm.
-    pub slurm: Arc<Followed>,
+    /// Who waits for news from which cluster.
+    pub slurm: Clusters,
     live: Mutex<HashMap<JobId, Arc<Live>>>,
     forget: mpsc::Sender<JobId>,
     shelf: Mutex<Shelf>,
@@ -69,7 +65,6 @@ pub(super) struct Inner {
     /// Told when folders may be left over.
     pub untidy: Arc<Notify>,
     pub settling: Semaphore,
-    pub submitting: Semaphore,
     pub stopping: watch::Sender<bool>,
 }
 
@@ -90,7 +85,7 @@ impl Tracker {
             store,
             launcher,
             queue: Queue::new(daemon.clone()),
-            slurm: Arc::default(),
+            slurm: Clusters::default(),
             daemon,
             null,
             subscribers,
@@ -100,11 +95,9 @@ impl Tracker {
             crowded: Notify::new(),
             untidy,
             settling: Semaphore::new(SETTLING),
-            submitting: Semaphore::new(SUBMITTING),
             stopping,
         }));
         tokio::spawn(remove_old_output(tracker.clone()));
-        tokio::spawn(executor::poll(tracker.clone()));
         tracker
     }
 
@@ -124,7 +117,7 @@ impl Tracker {
                     let bytes = Self::output_bound(&job, &daemon.directory.snapshot());
                     self.shelf().runs(&job.id, job.os.uid, bytes);
                 }
-                if let Some(daemon) = daemon.as_ref().filter(|_| job.spec.executor == Executor::Local) {
+                if let Some(daemon) = daemon.as_ref().filter(|_| job.spec.has_shepherd()) {
                     self.0.queue.take_up(daemon, &job, count);
                 }
                 taken_up.push(self.insert(job));
@@ -343,7 +336,7 @@ impl Tracker {
                 self.never_started(live, cause).await;
             }
             Told::Lost | Told::Running | Told::Ending(_) => {
-                let cause = if live.job().spec.executor == Executor::Slurm {
+                let cause = if !live.job().spec.has_shepherd() {
                     "it was being submitted when the launcher's child died, and Slurm does not have it"
                 } else if self.of_another_boot(live) {
                     "the machine was started again while it ran"

@@ -4,7 +4,7 @@ use deputy_core::job::{EndCause, Enforcement, JobEnd, OsIdentity, Usage};
 use deputy_core::limits::JobBounds;
 use deputy_core::project::ProjectKey;
 use deputy_core::queue::GpuIndex;
-use deputy_core::slurm::{Executor, SlurmJobId, SlurmRequest};
+use deputy_core::slurm::{Chosen, Executor, SlurmJobId, SlurmRequest};
 use deputy_core::stream::{Captured, Input, Output, Streams};
 use deputy_core::{AccountName, ApplicationName, JobId, JobName, KindName, OsGroupName, SessionId};
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,8 @@ pub struct JobSpec {
     pub login: Option<u64>,
     /// Where it runs.
     pub executor: Executor,
+    /// Why it runs there, where that was left to Deputy.
+    pub chosen: Option<Chosen>,
     /// What it asks of Slurm, where it runs there.
     pub slurm: SlurmRequest,
 }
@@ -52,6 +54,16 @@ impl JobSpec {
     /// Whether it rests on descriptors that only the daemon that accepted it has.
     pub fn needs_descriptors(&self) -> bool {
         self.script || self.environment_descriptor || self.streams.descriptors() > 0
+    }
+
+    /// Whether a shepherd of this machine's has it: it runs here, or somebody here speaks with it.
+    pub fn has_shepherd(&self) -> bool {
+        self.executor == Executor::Local || self.slurm.interactive.is_some()
+    }
+
+    /// How many of this machine's GPUs it needs.
+    pub fn gpus_here(&self) -> u16 {
+        if self.executor == Executor::Local { self.gpus } else { 0 }
     }
 }
 
@@ -220,6 +232,11 @@ mod tests {
         };
         let text = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<JobSpec>(&text).unwrap(), spec);
+        // Records of earlier releases do not have every field.
+        let mut earlier: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(earlier.as_object_mut().unwrap().remove("chosen").is_some());
+        assert!(earlier["slurm"].as_object_mut().unwrap().remove("cluster").is_some());
+        assert_eq!(serde_json::from_value::<JobSpec>(earlier).unwrap(), spec);
         assert!(!spec.needs_descriptors());
         assert!(JobSpec::default().needs_descriptors());
     }

@@ -120,7 +120,7 @@ fn take(
         drop(turn);
         let uid = candidate.os_account.uid;
         searched.insert(uid);
-        if !search::of(&candidate.os_account, pool)?.is_empty() {
+        if !search::of(&candidate.os_account, pool, &rules.settings)?.is_empty() {
             tracing::warn!(event = "pool_uid_not_empty", uid = uid.raw());
             continue;
         }

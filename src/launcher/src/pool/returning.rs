@@ -44,7 +44,7 @@ pub fn give_back(
         }
     }
     // Without the turn: this can take as long as the folders are large.
-    let found = search::of(&before.os_account, pool)?;
+    let found = search::of(&before.os_account, pool, settings)?;
     if !found.is_empty() {
         let (left, more) = found.into_list();
         return Ok(Returned { record: before, left, more });

@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 use deputy_core::denial::Denial;
 use deputy_core::job::OsIdentity;
 use deputy_core::pool::{LeftOver, PoolSettings};
+use deputy_core::settings::{Settings, SlurmSettings};
 use deputy_etc::{Directory, ETC_DEPUTY, root_owned};
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, lgetxattr, openat, openat2, statat,
@@ -93,13 +94,16 @@ struct Ids {
 }
 
 /// Everything of an OS account of the pool that is left.
-pub fn of(identity: &OsIdentity, pool: &PoolSettings) -> Result<Found, Denial> {
+pub fn of(identity: &OsIdentity, pool: &PoolSettings, settings: &Settings) -> Result<Found, Denial> {
     let ids = Ids { uid: identity.uid.raw(), gid: identity.gid.raw() };
     let mut found = Found::default();
     processes(ids, &mut found);
     queues(ids, &mut found);
     by_name(identity.name.as_str(), &mut found);
-    slurm(ids, &mut found);
+    match &settings.executor.slurm {
+        None => slurm(ids, None, &mut found),
+        Some(slurm) => slurm.all().for_each(|(_, one)| self::slurm(ids, Some(one), &mut found)),
+    }
     let mut places = roots()?;
     places.push(pool.homes().to_owned());
     places.extend(PLACES.map(PathBuf::from));
@@ -237,17 +241,19 @@ fn by_name(name: &str, found: &mut Found) {
     }
 }
 
-/// Slurm's jobs, where Slurm is.
-fn slurm(ids: Ids, found: &mut Found) {
-    const SQUEUE: &str = "/usr/bin/squeue";
-    match root_owned::open_file(Path::new(SQUEUE)) {
+/// The jobs at a cluster; where `deputy.toml` names none, at the machine's own, if there is one.
+fn slurm(ids: Ids, cluster: Option<&SlurmSettings>, found: &mut Found) {
+    let programs = cluster.map_or(Path::new("/usr/bin"), |cluster| &cluster.programs);
+    let squeue = programs.join("squeue");
+    match root_owned::open_file(&squeue) {
         Ok(_) => {}
-        Err(error) if error.is_absent() => return,
+        Err(error) if error.is_absent() && cluster.is_none() => return,
         Err(error) => return found.unknown("Slurm's queue", error),
     }
-    let output = Command::new(SQUEUE)
+    let output = Command::new(&squeue)
         .args(["--noheader", "--states=all", "--format=%i %T", &format!("--user={}", ids.uid)])
         .env_clear()
+        .envs(cluster.and_then(|cluster| cluster.conf.as_ref()).map(|conf| ("SLURM_CONF", conf)))
         .current_dir("/")
         .stdin(Stdio::null())
         .output();

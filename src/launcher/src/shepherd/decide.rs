@@ -17,7 +17,7 @@ use deputy_core::policy;
 use deputy_core::settings::Settings;
 use deputy_core::size::ByteSize;
 use deputy_core::slurm::policy::{check_bounds, check_executor};
-use deputy_core::slurm::{Executor, SlurmRequest};
+use deputy_core::slurm::{ExecutorChoice, SlurmRequest};
 use deputy_etc::root_owned;
 use deputy_sys::confine::Confinement;
 
@@ -45,7 +45,10 @@ pub enum Purpose<'a> {
         slurm: &'a SlurmRequest,
     },
     /// To say what would be decided. Nothing is written.
-    Explain,
+    Explain {
+        /// What would be asked of Slurm; none is a job on this machine.
+        slurm: Option<&'a SlurmRequest>,
+    },
 }
 
 /// A job that may run, and how.
@@ -139,7 +142,7 @@ pub fn decide(
             let consent = consents::valid(&rules, &request.account, &request.os_account, by_uid)?;
             request.login.map_or(Ok(()), |login| consent.check_login(login))?;
         }
-        Purpose::Explain => consents::would_be_valid(&rules, &request.account, &request.os_account)?,
+        Purpose::Explain { .. } => consents::would_be_valid(&rules, &request.account, &request.os_account)?,
     }
     let target = rules.pinned_target(&request.os_account)?;
     let gid = group(&rules, &target, request)?;
@@ -180,9 +183,10 @@ fn at_slurm(
 ) -> Result<Option<SlurmRequest>, Denial> {
     let rule = format!("applications.d/{}.toml: kinds.{kind_name}", rules.name);
     let (executor, asked) = match purpose {
-        Purpose::Run { .. } => (Executor::Local, None),
-        Purpose::Submit { slurm, .. } => (Executor::Slurm, Some(slurm)),
-        Purpose::Explain => return Ok(None),
+        Purpose::Run { .. } | Purpose::Explain { slurm: None } => (ExecutorChoice::Local, None),
+        Purpose::Submit { slurm, .. } | Purpose::Explain { slurm: Some(slurm) } => {
+            (ExecutorChoice::Slurm, Some(slurm))
+        }
     };
     check_executor(kind, Some(executor), &rule)?;
     let Some(asked) = asked else { return Ok(None) };
@@ -190,7 +194,9 @@ fn at_slurm(
     if !request.gpus.is_empty() {
         return Err(Denial::invalid("no GPU of this machine's is a job's at Slurm"));
     }
-    kind.slurm.as_ref().map(|policy| policy.check(asked, &rule)).transpose()
+    // The daemon has chosen the cluster, where there is a choice.
+    let asked = SlurmRequest { cluster: Some(asked.cluster.clone().unwrap_or_default()), ..asked.clone() };
+    kind.slurm.as_ref().map(|policy| policy.check(&asked, &rule)).transpose()
 }
 
 /// What policy says, lowered by what the request asks for. Nothing can run under a ceiling of nothing.

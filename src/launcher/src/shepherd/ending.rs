@@ -3,14 +3,16 @@
 //! The consent is gone before the folders are looked at, and a shepherd makes its folder before it reads consent and
 //! reads it again before it forks: a job is either seen here, or refused there.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
+use deputy_core::denial::Code;
 use deputy_core::ids::{JobId, OsUid};
 use deputy_core::message::JobCommand;
 use deputy_core::message::job::encode_command;
 use deputy_core::names::{AccountName, ApplicationName};
-use deputy_core::slurm::SlurmCommand;
+use deputy_core::slurm::{ClusterName, SlurmCommand};
 
 use super::watch::{Adoption, adopt, has_shepherd};
 use super::{folder, slurm};
@@ -35,8 +37,12 @@ pub fn end_all(application: &ApplicationName, account: &AccountName, uid: OsUid)
     let end = Instant::now() + PATIENCE;
     let mut open: Vec<JobId> = fs::read_dir(JOBS).into_iter().flatten().flatten().filter_map(job).collect();
     let mut ending = 0;
+    // Those at Slurm come last: it may take long to answer.
+    open.sort_by_key(slurm::is_submitted);
     loop {
-        open.retain(|job| match tell(job, application, account, uid) {
+        // A cluster that did not answer is not asked again in this round: jobs at others would wait for it.
+        let mut silent = BTreeSet::new();
+        open.retain(|job| match tell(job, application, account, uid, &mut silent) {
             Told::Ending => {
                 ending += 1;
                 tracing::info!(event = "job_ends_with_its_consent", job = %job, account = %account);
@@ -60,7 +66,13 @@ fn job(entry: fs::DirEntry) -> Option<JobId> {
     entry.file_name().to_str()?.parse().ok()
 }
 
-fn tell(job: &JobId, application: &ApplicationName, account: &AccountName, uid: OsUid) -> Told {
+fn tell(
+    job: &JobId,
+    application: &ApplicationName,
+    account: &AccountName,
+    uid: OsUid,
+    silent: &mut BTreeSet<ClusterName>,
+) -> Told {
     match folder::identity(job) {
         Some(identity) => {
             let meant = identity.application == *application
@@ -76,10 +88,29 @@ fn tell(job: &JobId, application: &ApplicationName, account: &AccountName, uid: 
     }
     // A submission that is on its way has a child, and is asked about again.
     if slurm::is_submitted(job) && !has_shepherd(job) {
+        let Ok(cluster) = slurm::cluster(job) else { return Told::Later };
+        if silent.contains(&cluster) {
+            return Told::Later;
+        }
         let ended = rules::settings().and_then(|settings| slurm::command(&settings, job, SlurmCommand::End));
-        return if ended.is_ok() { Told::Ending } else { Told::Later };
+        return match ended {
+            Ok(()) => Told::Ending,
+            Err(denial) => {
+                if denial.code == Code::SlurmUnavailable {
+                    silent.insert(cluster);
+                }
+                Told::Later
+            }
+        };
     }
-    end(job)
+    let told = end(job);
+    if matches!(told, Told::NotMeant)
+        && let Ok(settings) = rules::settings()
+        && let Some(Err(_)) = slurm::end_what_is_left(&settings, job)
+    {
+        return Told::Later;
+    }
+    told
 }
 
 fn end(job: &JobId) -> Told {

@@ -31,7 +31,8 @@ pub fn explain(request: ExplainRequest) -> Result<Explanation, Denial> {
         gpus: Vec::new(),
         login: None,
     };
-    match decide::decide(&rules::settings()?, &run, &Variables::default(), Purpose::Explain) {
+    let purpose = Purpose::Explain { slurm: request.slurm.as_ref() };
+    match decide::decide(&rules::settings()?, &run, &Variables::default(), purpose) {
         Ok(decision) => Ok(Explanation::Allowed { rule: decision.rule }),
         // A fault of the machine's is no decision.
         Err(denial) if denial.code == Code::Internal => Err(denial),

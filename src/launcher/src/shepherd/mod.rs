@@ -29,9 +29,11 @@ use std::time::Instant;
 use deputy_core::denial::{Code, Denial};
 use deputy_core::ids::{JobId, OsGid};
 use deputy_core::job::EndCause;
+use deputy_core::limits::JobBounds;
 use deputy_core::message::{JobState, LauncherReply, RunRequest};
 use deputy_core::project::MAX_UMASK;
 use deputy_core::settings::Settings;
+use deputy_core::slurm::{Interactive, SlurmRequest};
 use deputy_sys::cgroup::JobCgroups;
 use deputy_sys::launch::Launch;
 use deputy_sys::{Credentials, launch, process};
@@ -42,10 +44,11 @@ use self::decide::Decision;
 use self::folder::JobFolder;
 use self::script::Script;
 use self::session::JobSession;
+use self::slurm::AtSlurm;
 use self::stdio::Brought;
 use self::streams::Owner;
 use self::tree::Tree;
-use self::watch::{Adoption, Ended, Watch};
+use self::watch::{Adoption, EndRules, Ended, Watch};
 use crate::request::{refuse, reply, slot};
 
 pub use self::decide::Purpose;
@@ -55,32 +58,34 @@ pub use self::folder::{abandon, captured, jobs_after};
 pub use self::gpus::count_gpus;
 pub use self::slurm::{ask as ask_slurm, command as command_at_slurm, resources, submit};
 
-/// The whole life of a shepherd.
+/// The whole life of a shepherd: of a job that runs here, or of one at Slurm that somebody speaks with.
 pub fn run(
     settings: &Settings,
-    request: RunRequest,
+    request: &RunRequest,
+    slurm: Option<&SlurmRequest>,
     descriptors: Vec<OwnedFd>,
-    connection: OwnedFd,
+    connection: &OwnedFd,
     peer: Peer,
 ) {
     let slot = match slot("jobs", settings.launcher.max_jobs) {
         Ok(slot) => slot,
-        Err(denial) => return refuse(&connection, peer, denial),
+        Err(denial) => return refuse(connection, peer, denial),
     };
-    let brought = match stdio::take(&request, descriptors) {
+    let terminal = slurm.is_some_and(|asked| asked.interactive == Some(Interactive::Terminal));
+    let brought = match stdio::take(request, terminal, descriptors) {
         Ok(brought) => brought,
-        Err(denial) => return refuse(&connection, peer, denial),
+        Err(denial) => return refuse(connection, peer, denial),
     };
     // The commit point: from here on this id has been used.
     let folder = match JobFolder::create(&request.job) {
         Ok(folder) => folder,
-        Err(denial) => return refuse(&connection, peer, denial),
+        Err(denial) => return refuse(connection, peer, denial),
     };
-    match shepherd(settings, &request, brought, &folder, &connection, peer) {
+    match shepherd(settings, request, slurm, brought, &folder, connection, peer) {
         Ok(()) => {}
         Err(denial) => {
             folder.record_denial(&denial);
-            refuse(&connection, peer, denial);
+            refuse(connection, peer, denial);
         }
     }
     drop(slot);
@@ -89,6 +94,7 @@ pub fn run(
 fn shepherd(
     settings: &Settings,
     request: &RunRequest,
+    slurm: Option<&SlurmRequest>,
     brought: Brought,
     folder: &JobFolder,
     connection: &OwnedFd,
@@ -96,7 +102,9 @@ fn shepherd(
 ) -> Result<(), Denial> {
     // Before consent is read: whoever takes it back and then looks for its jobs finds this one, or is seen by it.
     folder.record_identity(request)?;
-    let decision = decide::decide(settings, request, &brought.variables, Purpose::Run { by_uid: peer.uid })?;
+    let by_uid = peer.uid;
+    let purpose = slurm.map_or(Purpose::Run { by_uid }, |slurm| Purpose::Submit { by_uid, slurm });
+    let decision = decide::decide(settings, request, &brought.variables, purpose)?;
     let session = session::open(&decision, &decision.target.entry.name, &request.os_account)?;
     let outcome = run_in_session(settings, request, brought, folder, connection, &decision, &session, peer);
     session.close();
@@ -118,10 +126,17 @@ fn run_in_session(
     peer: Peer,
 ) -> Result<(), Denial> {
     let internal = |what: &'static str| move |error: io::Error| Denial::internal(format!("{what}: {error}"));
+    let mut at_slurm = match &decision.slurm {
+        Some(asked) => {
+            Some(AtSlurm::prepare(settings, request, &brought.variables, decision, asked, session)?)
+        }
+        None => None,
+    };
     let cgroup = OwnCgroup::create(settings, &request.job).map_err(internal("the job's cgroup"))?;
     let in_cgroup =
         cgroup.as_ref().map(|cgroup| cgroup.folder()).transpose().map_err(internal("the job's cgroup"))?;
-    let bounds = &decision.bounds;
+    // The ceilings of one at Slurm are held there.
+    let bounds = if at_slurm.is_some() { JobBounds::default() } else { decision.bounds };
     let held =
         bounds::hold(&bounds.limits, cgroup.as_deref()).map_err(internal("the ceilings of the job"))?;
     decision.gpus.deny_the_others(in_cgroup.as_ref().map(AsFd::as_fd));
@@ -134,19 +149,25 @@ fn run_in_session(
     let script_bytes = script.as_ref().map(Script::size);
     let of_gpus = decision.gpus.variables();
     let slices = |variables| <[Vec<u8>]>::iter(variables).map(Vec::as_slice);
-    let environment = slices(&request.environment).chain(variables.iter()).chain(slices(&of_gpus));
+    let own = || {
+        let environment = slices(&request.environment).chain(variables.iter()).chain(slices(&of_gpus));
+        let environment = environment::build(&decision.target.entry, &session.environment, environment);
+        (decision.programs.clone(), decision.argv.clone(), environment, decision.directories.clone())
+    };
+    let (programs, argv, environment, directories) = at_slurm.as_mut().map_or_else(own, AtSlurm::executed);
     let job = Launch {
-        programs: decision.programs.clone(),
+        programs,
         script: script.map(Script::into_descriptor),
-        argv: decision.argv.clone(),
-        environment: environment::build(&decision.target.entry, &session.environment, environment),
+        argv,
+        environment,
         credentials: Credentials {
             uid: request.os_account.uid,
             gid: decision.gid,
             groups: groups(decision, session),
         },
-        directories: decision.directories.clone(),
+        directories,
         streams,
+        terminal: at_slurm.as_ref().is_some_and(AtSlurm::has_terminal),
         cgroup: in_cgroup,
         confinement: decision.confinement.clone(),
         no_new_privileges: decision.no_new_privileges,
@@ -156,6 +177,9 @@ fn run_in_session(
         ceilings: held.ceilings,
         nice: bounds.nice.unwrap_or(0),
     };
+    if let Some(at_slurm) = &at_slurm {
+        slurm::begin_interactive(&request.job, at_slurm.cluster())?;
+    }
     decision.still_holds(request)?;
     let from = Instant::now();
     let started = launch::launch(&job).map_err(internal("the job's fork"))?;
@@ -166,12 +190,22 @@ fn run_in_session(
     // While the job gets to its program there is nothing else to do.
     folder.prepare_end();
 
-    let mut watch =
-        Watch::new(folder, connection.as_fd(), signals, tree, started.report, decision.end_rules(), pumps)?;
-    let Ended { end, cause, usage, captured } = watch.until_the_tree_has_ended()?;
+    let rules = EndRules {
+        // Slurm counts from when its job begins.
+        time_limit: decision.end_rules().time_limit.filter(|_| at_slurm.is_none()),
+        ..decision.end_rules()
+    };
+    let mut watch = Watch::new(folder, connection.as_fd(), signals, tree, started.report, rules, pumps)?;
+    let ended = watch.until_the_tree_has_ended();
+    let told = at_slurm.and_then(|at_slurm| at_slurm.leave_nothing(&request.job, &ended, folder));
+    let Ended { end, cause, usage, captured } = ended?;
     let mut record = folder::record(&request.job, end, usage, captured);
     record.cause = cause;
     record.enforcement = held.enforcement;
+    if let Some(told) = told {
+        record.cause = record.cause.or(told.cause);
+        record.usage = told.usage;
+    }
     folder.record_end(&record)?;
     tracing::info!(
         event = "job_ended",
@@ -240,6 +274,10 @@ pub fn attach(settings: &Settings, job: &JobId, connection: &OwnedFd) {
         return reply(connection, &answer);
     }
     end_what_is_left(&JobCgroups::look_up(&settings.executor.local.cgroup), job);
+    // Of one that was spoken with nothing runs on at Slurm either, before it is said to be lost.
+    if let Some(Err(denial)) = slurm::end_what_is_left(settings, job) {
+        return reply(connection, &LauncherReply::Denied(denial));
+    }
     tracing::error!(event = "job_lost", job = %job);
     reply(connection, &LauncherReply::Job(JobState::Lost));
 }

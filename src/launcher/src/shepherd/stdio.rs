@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use deputy_core::denial::{Code, Denial};
 use deputy_core::message::RunRequest;
-use deputy_core::stream::{Input, Output};
+use deputy_core::stream::{Input, Output, Streams};
 use deputy_sys::process;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, major, minor};
@@ -18,6 +18,9 @@ use super::variables::Variables;
 
 /// The memory devices that are no more than they seem: null, zero, full, random, urandom.
 const HARMLESS_DEVICES: [(u32, u32); 5] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9)];
+
+/// The numbers of pseudo-terminals' slaves (`linux/major.h`, `UNIX98_PTY_SLAVE_MAJOR` and those behind it).
+const PSEUDO_TERMINALS: std::ops::RangeInclusive<u32> = 136..=143;
 
 /// The most bytes of a script, and of variables.
 pub const MAX_CONTENTS: usize = 1 << 20;
@@ -44,8 +47,9 @@ pub struct Brought {
 }
 
 /// Takes exactly the descriptors that the request says it has, each of a sort that it can be. A terminal is refused: a
-/// job that shares one with other processes could type into it (CVE-2005-4890).
-pub fn take(request: &RunRequest, descriptors: Vec<OwnedFd>) -> Result<Brought, Denial> {
+/// job that shares one with other processes could type into it (CVE-2005-4890). Only a job that is to have one of its own
+/// brings one, as input and output; that it is nobody else's is seen to when it becomes the job's session's.
+pub fn take(request: &RunRequest, terminal: bool, descriptors: Vec<OwnedFd>) -> Result<Brought, Denial> {
     let (wanted, got) = (request.descriptors(), descriptors.len());
     if wanted != got {
         return Err(refused(format!("this request takes exactly {wanted} descriptors, not {got}")));
@@ -57,11 +61,17 @@ pub fn take(request: &RunRequest, descriptors: Vec<OwnedFd>) -> Result<Brought, 
     let mut left = descriptors.into_iter();
     let mut stream = |is_brought: bool, name: &str, is_input: bool| {
         let descriptor = is_brought.then(|| left.next()).flatten();
-        descriptor.map(|descriptor| check_one(&descriptor, name, is_input).map(|()| descriptor)).transpose()
+        let check = |descriptor: &OwnedFd| {
+            if terminal { check_terminal(descriptor) } else { check_one(descriptor, name, is_input) }
+        };
+        descriptor.map(|descriptor| check(&descriptor).map(|()| descriptor)).transpose()
     };
     let input = stream(streams.input == Input::Descriptor, "standard input", true)?;
     let output = stream(streams.output == Output::Descriptor, "standard output", false)?;
     let error = stream(streams.error == Output::Descriptor, "standard error", false)?;
+    if terminal {
+        same_terminal(streams, input.as_ref(), output.as_ref())?;
+    }
     let mut contents = |is_brought: bool, name: &str| {
         let descriptor = is_brought.then(|| left.next()).flatten();
         descriptor.map(|descriptor| read_whole(descriptor, name)).transpose()
@@ -101,6 +111,31 @@ fn check_one(descriptor: &OwnedFd, name: &str, is_input: bool) -> Result<(), Den
             "{name} is not open for {}",
             if is_input { "reading" } else { "writing" }
         )));
+    }
+    Ok(())
+}
+
+/// Whether this is the job's side of a pseudo-terminal.
+fn check_terminal(descriptor: &OwnedFd) -> Result<(), Denial> {
+    let unknown = |_| refused("the terminal cannot be looked at".to_owned());
+    let stat = fstat(descriptor).map_err(unknown)?;
+    let flags = fcntl_getfl(descriptor).map_err(unknown)?;
+    let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+    if !is_device || !PSEUDO_TERMINALS.contains(&major(stat.st_rdev)) {
+        return Err(refused("the terminal is not the slave of a pseudo-terminal".to_owned()));
+    }
+    if flags.contains(OFlags::PATH) || flags & OFlags::RWMODE != OFlags::RDWR {
+        return Err(refused("the terminal is not open for reading and writing".to_owned()));
+    }
+    Ok(())
+}
+
+/// A job with a terminal has no other streams.
+fn same_terminal(streams: &Streams, input: Option<&OwnedFd>, output: Option<&OwnedFd>) -> Result<(), Denial> {
+    let device = |descriptor: Option<&OwnedFd>| fstat(descriptor?).ok().map(|stat| stat.st_rdev);
+    let (input, output) = (device(input), device(output));
+    if input.is_none() || input != output || streams.error != Output::SameAsOutput {
+        return Err(refused("a terminal is standard input, output and error at once".to_owned()));
     }
     Ok(())
 }
@@ -167,7 +202,6 @@ mod tests {
     use deputy_core::ids::{JobId, OsGid, OsUid};
     use deputy_core::job::OsIdentity;
     use deputy_core::limits::JobBounds;
-    use deputy_core::stream::Streams;
 
     fn request(streams: Streams) -> RunRequest {
         RunRequest {
@@ -196,7 +230,7 @@ mod tests {
     }
 
     fn check(descriptors: Vec<OwnedFd>) -> Result<Brought, Denial> {
-        take(&request(Streams::default()), descriptors)
+        take(&request(Streams::default()), false, descriptors)
     }
 
     fn null() -> OwnedFd {
@@ -233,6 +267,29 @@ mod tests {
     }
 
     #[test]
+    fn a_terminal_is_all_three_streams_and_no_stream_is_one_by_itself() {
+        let pair = || {
+            let master = rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR).unwrap();
+            rustix::pty::unlockpt(&master).unwrap();
+            let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
+            let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).unwrap();
+            (master, slave)
+        };
+        let streams =
+            Streams { input: Input::Descriptor, output: Output::Descriptor, error: Output::SameAsOutput };
+        let takes = |terminal, descriptors| take(&request(streams.clone()), terminal, descriptors).is_ok();
+        let (master, slave) = pair();
+        let copy = || slave.try_clone().unwrap();
+        assert!(takes(true, vec![copy(), copy()]));
+        assert!(!takes(false, vec![copy(), copy()]));
+        assert!(!takes(true, vec![copy(), null()]));
+        assert!(!takes(true, vec![null(), null()]));
+        assert!(!takes(true, vec![master.try_clone().unwrap(), master.try_clone().unwrap()]));
+        assert!(!takes(true, vec![copy(), pair().1]));
+        assert!(take(&request(Streams::default()), true, vec![copy(), copy(), copy()]).is_err());
+    }
+
+    #[test]
     fn descriptors_are_those_of_what_the_request_says_in_its_order() {
         let streams =
             Streams { input: Input::Descriptor, output: Output::Captured, error: Output::SameAsOutput };
@@ -240,12 +297,12 @@ mod tests {
         let (reader, mut writer) = std::io::pipe().unwrap();
         writer.write_all(b"A=1\0").unwrap();
         drop(writer);
-        assert!(take(&request(streams.clone()), vec![null(), null()]).is_err());
-        let brought = take(&with_variables, vec![null(), reader.into()]).unwrap();
+        assert!(take(&request(streams.clone()), false, vec![null(), null()]).is_err());
+        let brought = take(&with_variables, false, vec![null(), reader.into()]).unwrap();
         assert!(brought.input.is_some() && brought.output.is_none() && brought.script.is_none());
         assert_eq!(brought.variables.iter().collect::<Vec<_>>(), [b"A=1"]);
         let circle = Streams { output: Output::SameAsOutput, ..streams };
-        assert!(take(&request(circle), vec![null()]).is_err());
+        assert!(take(&request(circle), false, vec![null()]).is_err());
     }
 
     #[test]

@@ -7,11 +7,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use deputy_core::denial::Code;
-use deputy_core::slurm::Executor;
+use deputy_core::slurm::ExecutorChoice;
 use zbus::{Fd, Variant};
 use zeroize::Zeroizing;
 
 use super::streams::Streams;
+use super::terminal::JobTerminal;
 use crate::bus::CallOptions;
 use crate::failure::Failure;
 use crate::memory;
@@ -26,8 +27,18 @@ pub fn argv(options: &RunOptions) -> Vec<&[u8]> {
     name.into_iter().chain(options.command.iter().map(AsRef::as_ref)).map(OsStrExt::as_bytes).collect()
 }
 
-/// The options of the call, and the copies that this process's own standard descriptors need.
-pub fn options(options: &RunOptions) -> Result<(CallOptions<'_>, Option<Streams>), Failure> {
+/// How the caller speaks with the job.
+pub enum Way {
+    /// Not at all.
+    None,
+    /// By the caller's own standard descriptors, and the copies that they need.
+    Streams(Streams),
+    /// By a terminal of the job's own.
+    Terminal(JobTerminal),
+}
+
+/// The options of the call, and how the caller speaks with the job.
+pub fn options(options: &RunOptions) -> Result<(CallOptions<'_>, Way), Failure> {
     let mut call = CallOptions::from([("application", options.application.as_str().into())]);
     let mut put = |key, value: Option<Variant<'static>>| {
         if let Some(value) = value {
@@ -56,6 +67,7 @@ pub fn options(options: &RunOptions) -> Result<(CallOptions<'_>, Option<Streams>
     put("grace_seconds", options.grace.map(Variant::from));
     put("nice", options.nice.map(|nice| u32::from(nice).into()));
     put("executor", options.executor.map(|executor| executor.as_str().into()));
+    put("cluster", text(options.cluster.clone().map(String::from)));
     put("partition", text(options.partition.clone().map(String::from)));
     put("slurm_account", text(options.slurm_account.clone().map(String::from)));
     put("qos", text(options.qos.clone().map(String::from)));
@@ -79,17 +91,23 @@ pub fn options(options: &RunOptions) -> Result<(CallOptions<'_>, Option<Streams>
         put("stdout_append", options.stdout.is_some().then(|| true.into()));
         put("stderr_append", options.stderr.is_some().then(|| true.into()));
     }
-    // Slurm starts the job elsewhere: what this process has is of no use there.
-    let (streams, own) = if options.detach || options.executor == Some(Executor::Slurm) {
-        (None, [None, None, None])
+    put("interactive", options.interactive.then(|| true.into()));
+    // Slurm starts a job elsewhere, or may, unless somebody speaks with it: what this process has is of no use there.
+    let elsewhere = options.executor.is_some_and(|executor| executor != ExecutorChoice::Local);
+    let (way, own) = if options.detach || (elsewhere && !options.interactive) {
+        (Way::None, [None, None, None])
+    } else if options.terminal {
+        let (terminal, theirs) = JobTerminal::new()?;
+        put("terminal", Some(descriptor(theirs)));
+        (Way::Terminal(terminal), [None, None, None])
     } else {
         let (streams, own) = Streams::new()?;
-        (Some(streams), own.map(|own| Some(descriptor(own))))
+        (Way::Streams(streams), own.map(|own| Some(descriptor(own))))
     };
     for ((key, named), own) in ["stdin", "stdout", "stderr"].into_iter().zip(named).zip(own) {
         put(key, named.or(own));
     }
-    Ok((call, streams))
+    Ok((call, way))
 }
 
 /// A list as one text; none where it is empty.

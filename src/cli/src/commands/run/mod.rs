@@ -2,10 +2,11 @@
 
 mod asked;
 mod streams;
+mod terminal;
 mod watch;
 
 use std::borrow::Cow;
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _};
 use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::failure::Failure;
 use crate::options::RunOptions;
 use crate::output;
 use crate::signals::Signals;
+use asked::Way;
 use watch::{End, Watch};
 
 /// For how long `deputyd` may be away while a job runs: an upgrade takes seconds.
@@ -29,7 +31,7 @@ const RETRY: Duration = Duration::from_millis(250);
 
 /// `run`. The exit status is the job's own.
 pub fn run(context: &Context, options: &RunOptions) -> Result<ExitCode, Failure> {
-    let (mut call, mut streams) = asked::options(options)?;
+    let (mut call, mut way) = asked::options(options)?;
     let subject = options.session.as_ref().map_or(options.account.as_str(), |session| session.as_str());
     if let Some(indices) = &options.array {
         return block_on(async {
@@ -60,14 +62,20 @@ pub fn run(context: &Context, options: &RunOptions) -> Result<ExitCode, Failure>
         let body = (subject, asked::argv(options), call);
         let job: OwnedObjectPath = interrupts.during(bus.call("Jobs", "Run", &body)).await?;
         drop(body);
-        if let Some(streams) = &mut streams {
+        if let Way::Streams(streams) = &mut way {
             streams.begin()?;
         }
-        follow(&bus, job.as_str(), Some(watch), Some(&mut interrupts)).await
+        let mut begun = || match &mut way {
+            Way::Terminal(terminal) => terminal.begin(),
+            Way::Streams(_) | Way::None => Ok(()),
+        };
+        follow(&bus, job.as_str(), Some(watch), Some(&mut interrupts), &mut begun).await
     })?;
     // What the job wrote last may still be on its way to the terminal.
-    if let Some(streams) = streams {
-        streams.finish();
+    match way {
+        Way::Streams(streams) => streams.finish(),
+        Way::Terminal(terminal) => terminal.finish(),
+        Way::None => {}
     }
     report(&end, options.command.first().map_or_else(|| "the script".into(), |word| word.to_string_lossy()))
 }
@@ -76,7 +84,7 @@ pub fn run(context: &Context, options: &RunOptions) -> Result<ExitCode, Failure>
 pub fn wait(job: &JobId) -> Result<ExitCode, Failure> {
     let end = block_on(async {
         let path = format!("{JOB_PREFIX}{job}");
-        follow(&Bus::connect().await?, &path, None, None).await
+        follow(&Bus::connect().await?, &path, None, None, &mut || Ok(())).await
     })?;
     report(&end, "the job's program".into())
 }
@@ -94,12 +102,13 @@ fn id_of(path: &str) -> &str {
 
 /// Follows the job to its end, across restarts of `deputyd`.
 ///
-/// Where there are signals to look at, the first one cancels the job.
+/// Where there are signals to look at, the first one cancels the job. `begun` is called when it runs, perhaps more than once.
 async fn follow(
     bus: &Bus,
     job: &str,
     mut watch: Option<Watch>,
     interrupts: Option<&mut Interrupts>,
+    begun: &mut dyn FnMut() -> io::Result<()>,
 ) -> Result<End, Failure> {
     let mut nobody = Interrupts { signals: Signals::none(), first: None };
     let interrupts = interrupts.unwrap_or(&mut nobody);
@@ -132,6 +141,9 @@ async fn follow(
         match event.map_err(|failure| about(failure, job))? {
             watch::Event::State(state) => {
                 away = Duration::ZERO;
+                if state == "running" {
+                    begun()?;
+                }
                 if state == "queued" && std::io::stderr().is_terminal() {
                     output::note(&format!("deputyctl: job {} waits in the queue", id_of(job)))?;
                 }

@@ -4,7 +4,7 @@
 //! typed next, or change its settings. Its bytes are copied through a pipe instead.
 
 use std::fs::File;
-use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
+use std::io::{self, PipeReader, PipeWriter, Read, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread::{self, JoinHandle};
 
@@ -79,9 +79,9 @@ impl Streams {
     }
 }
 
-/// Copies until the job's end of the pipe is closed; or, once the job has ended, until the pipe is empty, whoever may
+/// Copies until the job's end of the pipe, or of the pair of terminals, is closed; or, once the job has ended, until the pipe is empty, whoever may
 /// still hold the other end.
-fn copy_output(mut job: PipeReader, mut terminal: File, ended: &PipeReader) {
+pub fn copy_output(mut job: impl Read + AsFd, mut terminal: File, ended: &PipeReader) {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut buffer = vec![0; 64 * 1024];
     let mut over = false;

@@ -71,6 +71,7 @@ async fn new(bus: &Bus, options: &SubmitOptions) -> Result<String, Failure> {
     call.insert("script", held("script", &script)?);
     for (key, value) in [
         ("kind", options.kind.as_ref().map(ToString::to_string)),
+        ("cluster", options.cluster.as_ref().map(ToString::to_string)),
         ("project", options.project.as_ref().map(ToString::to_string)),
     ] {
         if let Some(value) = value {
@@ -110,11 +111,20 @@ async fn new(bus: &Bus, options: &SubmitOptions) -> Result<String, Failure> {
 
 /// The open job of the application's that has this number at Slurm.
 async fn find(bus: &Bus, options: &SubmitOptions, number: u32) -> Result<Option<Record>, Failure> {
-    let filters = CallOptions::from([
+    let mut filters = CallOptions::from([
         ("application", options.application.to_string().into()),
         ("slurm_job", number.into()),
     ]);
+    if let Some(cluster) = &options.cluster {
+        filters.insert("cluster", cluster.to_string().into());
+    }
     let (found, _): (Vec<Dictionary>, String) = bus.call("Jobs", "List", &(filters,)).await?;
+    if found.len() > 1 {
+        let message = format!("{} clusters have an open job with the number {number}", found.len());
+        return Err(
+            Failure::new(Code::InvalidArgument, message).remedy("name the one that is meant: --cluster")
+        );
+    }
     Ok(found.first().map(value::record))
 }
 

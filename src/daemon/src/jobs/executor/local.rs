@@ -1,12 +1,14 @@
-//! Jobs on this machine: each has a shepherd, which the launcher forks and which tells everything itself.
+//! Jobs on this machine: each has a shepherd, which the launcher forks and which tells everything itself. So has one at Slurm
+//! that somebody here speaks with.
 
 use deputy_core::OsGid;
-use deputy_core::message::{LauncherReply, LauncherRequest, RunRequest};
+use deputy_core::message::{LauncherReply, LauncherRequest, RunRequest, SubmitRequest};
 use deputy_core::queue::GpuIndex;
+use deputy_core::slurm::Executor;
 use deputy_core::stream::Streams;
 use tokio::time::timeout;
 
-use super::{Begun, Hold};
+use super::{Begun, Hold, slurm};
 use crate::jobs::admit::Opened;
 use crate::jobs::stdio::Descriptors;
 use crate::jobs::track::Tracker;
@@ -50,7 +52,13 @@ pub(super) async fn begin(
     gpus: Vec<GpuIndex>,
 ) -> Begun {
     let (streams, passed) = descriptors.for_request(&tracker.0.null, &job.spec.streams);
-    let request = LauncherRequest::Run(request(job, tracker.project_group(job), streams, gpus));
+    let run = request(job, tracker.project_group(job), streams, gpus);
+    let request = match job.spec.executor {
+        Executor::Local => LauncherRequest::Run(run),
+        Executor::Slurm => {
+            LauncherRequest::Interact(SubmitRequest { run, slurm: slurm::slurm_request(&job.spec) })
+        }
+    };
     let channel = match opened {
         Some(Ok(channel)) if channel.request(&request, &passed).await.is_ok() => channel,
         // The disk took so long that the child has given up, or there was none: a job's id can be used once only,

@@ -14,7 +14,7 @@ use deputy_core::queue::GpuIndex;
 use deputy_core::slurm::{Executor, SlurmJobId};
 
 pub(super) use self::slurm::follow as follow_at_slurm;
-pub use self::slurm::{Followed, check, hold, poll};
+pub use self::slurm::{Clusters, check, cluster_of, hold, slurm_request};
 
 use super::admit::Opened;
 use super::live::Live;
@@ -43,8 +43,8 @@ pub(super) async fn begin(
     gpus: Vec<GpuIndex>,
 ) -> Begun {
     match job.spec.executor {
-        Executor::Local => local::begin(tracker, opened, job, descriptors, gpus).await,
-        Executor::Slurm => slurm::begin(tracker, opened, job, descriptors).await,
+        Executor::Slurm if !job.spec.has_shepherd() => slurm::begin(tracker, opened, job, descriptors).await,
+        Executor::Slurm | Executor::Local => local::begin(tracker, opened, job, descriptors, gpus).await,
     }
 }
 

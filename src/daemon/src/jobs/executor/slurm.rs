@@ -1,9 +1,9 @@
-//! Jobs at Slurm: submitted by a child of the launcher's, and followed by one question a period for all of them.
+//! Jobs at Slurm: submitted by a child of the launcher's, and followed by one question a period for all of a cluster.
 //!
 //! Slurm's answers are the truth. That it does not answer is no answer: a job stays where it was, however long that
 //! takes. Only a job that Slurm, asked, no longer knows for some time is lost.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,12 +12,12 @@ use deputy_core::job::{EndCause, Enforcement, JobEnd};
 use deputy_core::kind::Kind;
 use deputy_core::message::{JobCommand, LauncherReply, LauncherRequest, MAX_ASKED, SubmitRequest};
 use deputy_core::settings::SlurmSettings;
-use deputy_core::slurm::policy::check_bounds;
+use deputy_core::slurm::policy::{check_bounds, unknown_cluster};
 use deputy_core::slurm::state::{CANCELLED, TERM};
-use deputy_core::slurm::{Ended, SlurmCommand, SlurmJobId, SlurmRequest, SlurmState};
+use deputy_core::slurm::{ClusterName, Ended, SlurmCommand, SlurmJobId, SlurmRequest, SlurmState};
 use deputy_core::stream::Captured;
 use deputy_core::{Code, Denial, JobId};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Begun, Hold, local};
@@ -39,15 +39,54 @@ const ANSWER: Duration = Duration::from_secs(120);
 /// The shortest time between two questions, after something was submitted or ended.
 const SOON: Duration = Duration::from_secs(1);
 
+/// How many jobs of a cluster for which nobody waits are submitted at once.
+const SUBMITTING: usize = 4;
+
+/// How many jobs of a cluster are asked about at once after a restart.
+const SETTLING: usize = 16;
+
 /// How often a submission is tried again for a job that ends while another one is submitted to wait for it.
 const TRIES: usize = 5;
 
-/// Who waits for news of which job.
+/// What is followed at which cluster.
 #[derive(Default)]
+pub struct Clusters(Mutex<BTreeMap<ClusterName, Arc<Followed>>>);
+
+impl Clusters {
+    /// One cluster. At the first use somebody begins to ask it: each is asked by itself, so that one that does not answer
+    /// keeps no other waiting.
+    pub fn of(&self, tracker: &Tracker, name: &ClusterName) -> Arc<Followed> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = all.get(name) {
+            return Arc::clone(known);
+        }
+        let followed = Arc::new(Followed::default());
+        all.insert(name.clone(), Arc::clone(&followed));
+        tokio::spawn(poll(tracker.clone(), name.clone(), Arc::clone(&followed)));
+        followed
+    }
+}
+
+/// Who waits for news of which job of one cluster.
 pub struct Followed {
     jobs: Mutex<HashMap<JobId, mpsc::UnboundedSender<SlurmState>>>,
     /// Told when news can be expected.
     news: Notify,
+    /// The turns of those for whom nobody waits to be submitted.
+    pub submitting: Semaphore,
+    /// The turns of those about which the launcher is asked what became of them.
+    pub settling: Semaphore,
+}
+
+impl Default for Followed {
+    fn default() -> Self {
+        Self {
+            jobs: Mutex::default(),
+            news: Notify::new(),
+            submitting: Semaphore::new(SUBMITTING),
+            settling: Semaphore::new(SETTLING),
+        }
+    }
 }
 
 impl Followed {
@@ -76,29 +115,53 @@ impl Drop for News {
     }
 }
 
+/// The cluster of a job. Records of the time when there was one name none.
+pub fn cluster_of(job: &Job) -> ClusterName {
+    job.spec.slurm.cluster.clone().unwrap_or_default()
+}
+
+/// What is followed at a job's cluster.
+fn at(tracker: &Tracker, job: &Job) -> Arc<Followed> {
+    tracker.0.slurm.of(tracker, &cluster_of(job))
+}
+
 /// What a job asks of Slurm.
-fn asked(spec: &JobSpec) -> SlurmRequest {
+pub fn slurm_request(spec: &JobSpec) -> SlurmRequest {
     SlurmRequest { gpus: spec.gpus, ..spec.slurm.clone() }
 }
 
-/// Whether Slurm can be asked for a job of this kind at all, by everything that can be decided here.
-pub fn check(daemon: &Daemon, kind: &Kind, rule: &str, spec: &JobSpec) -> Result<(), Denial> {
-    if daemon.directory.snapshot().settings.executor.slurm.is_none() {
+/// Whether Slurm can be asked for a job of this kind at all, by everything that can be decided here; at which cluster.
+pub fn check(daemon: &Daemon, kind: &Kind, rule: &str, spec: &JobSpec) -> Result<ClusterName, Denial> {
+    let policy = kind.slurm.as_ref().ok_or_else(|| Denial::internal("no table for Slurm"))?;
+    let snapshot = daemon.directory.snapshot();
+    let Some(slurm) = &snapshot.settings.executor.slurm else {
         return Err(Denial::new(
             Code::SlurmUnavailable,
             "deputy.toml: executor.slurm",
             "this machine is not set up to submit jobs to Slurm",
         )
         .remedy("have root add the table [executor.slurm] to deputy.toml"));
-    }
-    if spec.streams.descriptors() > 0 || spec.streams.captures() {
+    };
+    if spec.slurm.interactive.is_some() {
+        // Its streams are a shepherd's.
+        if spec.script {
+            return Err(Denial::invalid(
+                "an interactive job at Slurm names its program: none comes by descriptor",
+            )
+            .remedy("name a program that is on the nodes, or submit the script without interactive"));
+        }
+    } else if spec.streams.descriptors() > 0 || spec.streams.captures() {
         return Err(Denial::invalid(
             "the streams of a job at Slurm are files: none comes by descriptor, and nothing is captured",
         )
         .remedy("with deputyctl run: --executor slurm, and --stdout FILE"));
     }
     check_bounds(&spec.bounds)?;
-    kind.slurm.as_ref().map_or(Ok(()), |policy| policy.check(&asked(spec), rule).map(drop))
+    let cluster = policy.check(&slurm_request(spec), rule)?.cluster.unwrap_or_default();
+    if slurm.cluster(&cluster).is_none() {
+        return Err(unknown_cluster(&cluster));
+    }
+    Ok(cluster)
 }
 
 /// Has a job submitted; it is Slurm's from then on.
@@ -125,8 +188,11 @@ pub(super) async fn begin(
 }
 
 async fn submit(tracker: &Tracker, opened: Option<Opened>, job: &Job, descriptors: &Descriptors) -> Begun {
-    let left = dependencies::left(tracker, &job.application, &job.account, &job.spec.slurm.dependencies);
-    let slurm = SlurmRequest { dependencies: left.map_err(LauncherError::Denied)?, ..asked(&job.spec) };
+    let cluster = cluster_of(job);
+    let waits_for = &job.spec.slurm.dependencies;
+    let left = dependencies::left(tracker, &job.application, &job.account, &cluster, waits_for);
+    let dependencies = left.map_err(LauncherError::Denied)?;
+    let slurm = SlurmRequest { cluster: Some(cluster), dependencies, ..slurm_request(&job.spec) };
     let run = local::request(job, tracker.project_group(job), job.spec.streams.clone(), Vec::new());
     let request = LauncherRequest::Submit(SubmitRequest { run, slurm });
     // Its streams are files, so that there are no others.
@@ -155,7 +221,7 @@ pub(crate) async fn follow(
     if live.submitted(number) {
         tracker.commit(Change::JobSubmitted { id: id.clone(), slurm_job: number }).await;
     }
-    let mut news = tracker.0.slurm.follow(&id);
+    let mut news = at(tracker, &live.job()).follow(&id);
     let mut stopping = tracker.stopping();
     let mut missed = None;
     loop {
@@ -208,14 +274,14 @@ fn word(wanted: JobCommand) -> SlurmCommand {
 pub async fn hold(tracker: &Tracker, live: &Live, held: bool) -> Result<(), Denial> {
     let wanted = if held { SlurmCommand::Hold } else { SlurmCommand::Release };
     say(tracker, &live.id(), wanted).await?;
-    tracker.0.slurm.news.notify_one();
+    at(tracker, &live.job()).news.notify_one();
     Ok(())
 }
 
 /// Takes note that a job is to end: from here on that is said each period.
 fn ends(tracker: &Tracker, live: &Live) {
     live.become_state(JobState::Ending { cause: EndCause::Cancelled }, None);
-    tracker.0.slurm.news.notify_one();
+    at(tracker, &live.job()).news.notify_one();
 }
 
 async fn say(tracker: &Tracker, job: &JobId, command: SlurmCommand) -> Result<(), LauncherError> {
@@ -261,7 +327,8 @@ async fn heard(tracker: &Tracker, live: &Live, state: SlurmState, absent_since: 
             (JobState::Lost { cause: format!("Slurm: {state}, without an exit") }, None)
         }
         SlurmState::Gone | SlurmState::Unsettled => {
-            let patience = settings(tracker).map_or(u64::MAX, |settings| settings.lost_after_seconds);
+            let patience = settings(tracker, &cluster_of(&live.job()))
+                .map_or(u64::MAX, |settings| settings.lost_after_seconds);
             if absent_since.elapsed() < Duration::from_secs(patience) {
                 return false;
             }
@@ -276,18 +343,18 @@ async fn heard(tracker: &Tracker, live: &Live, state: SlurmState, absent_since: 
     true
 }
 
-fn settings(tracker: &Tracker) -> Option<SlurmSettings> {
-    tracker.0.daemon.upgrade().and_then(|daemon| daemon.directory.snapshot().settings.executor.slurm.clone())
+fn settings(tracker: &Tracker, cluster: &ClusterName) -> Option<SlurmSettings> {
+    let snapshot = tracker.0.daemon.upgrade()?.directory.snapshot();
+    snapshot.settings.executor.slurm.as_ref()?.cluster(cluster).cloned()
 }
 
-/// Asks where all followed jobs stand, once a period, and sooner after something was submitted or ended. It sleeps while
-/// there are none.
-pub async fn poll(tracker: Tracker) {
-    let followed = Arc::clone(&tracker.0.slurm);
+/// Asks where all followed jobs of a cluster stand, once a period, and sooner after something was submitted or ended. It
+/// sleeps while there are none.
+async fn poll(tracker: Tracker, cluster: ClusterName, followed: Arc<Followed>) {
     let mut stopping = tracker.stopping();
     let mut pause = SOON;
     loop {
-        let period = settings(&tracker)
+        let period = settings(&tracker, &cluster)
             .map_or(Duration::from_secs(10), |settings| Duration::from_secs(settings.period_seconds.max(1)));
         let none = followed.jobs().is_empty();
         tokio::select! {
@@ -298,11 +365,11 @@ pub async fn poll(tracker: Tracker) {
             () = sleep(pause), if !none => pause = (pause * 2).min(period),
             () = told_to_stop(&mut stopping) => return,
         }
-        ask(&tracker, &followed).await;
+        ask(&tracker, &cluster, &followed).await;
     }
 }
 
-async fn ask(tracker: &Tracker, followed: &Followed) {
+async fn ask(tracker: &Tracker, cluster: &ClusterName, followed: &Followed) {
     let jobs: Vec<JobId> = followed.jobs().keys().cloned().collect();
     for jobs in jobs.chunks(MAX_ASKED) {
         let request = LauncherRequest::AskSlurm { jobs: jobs.to_vec() };
@@ -319,7 +386,9 @@ async fn ask(tracker: &Tracker, followed: &Followed) {
             Ok(_) => {
                 tracing::warn!("the launcher gave an answer that does not belong to a question about Slurm");
             }
-            Err(error) => tracing::warn!(%error, "Slurm does not say where its jobs stand; asking again"),
+            Err(error) => {
+                tracing::warn!(%cluster, %error, "Slurm does not say where its jobs stand; asking again");
+            }
         }
     }
 }

@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 
 use deputy_core::message::{LauncherReply, LauncherRequest};
 use deputy_core::queue::GpuIndex;
-use deputy_core::schedule::{AccountKey, Moment, Most, Scheduler, Start};
+use deputy_core::schedule::{AccountKey, Candidate, Moment, Most, Scheduler, Start};
 use deputy_core::{Denial, JobId, KindName};
 
 use super::admit::Waiting;
 use crate::daemon::Daemon;
 use crate::directory::Snapshot;
 use crate::launcher::ANSWER;
+use crate::random;
 use crate::store::{Job, JobSpec, JobState, Store, StoreError, Timestamp};
 
 /// How often the files of root's are looked at while jobs wait.
@@ -116,9 +117,18 @@ impl Queue {
     /// A place for a job that is about to be recorded; refused if it never fits, or too many wait.
     pub fn enter(&self, daemon: &Daemon, job: &Job) -> Result<Place, Denial> {
         let snapshot = daemon.directory.snapshot();
-        let candidate = need::candidate(&daemon.store, &snapshot, job)?;
+        self.place(daemon, &snapshot, need::candidate(&daemon.store, &snapshot, job)?)
+    }
+
+    fn place(
+        &self,
+        daemon: &Daemon,
+        snapshot: &Arc<Snapshot>,
+        candidate: Candidate,
+    ) -> Result<Place, Denial> {
+        let id = candidate.job.clone();
         let mut state = self.lock();
-        state.apply(&snapshot, self.0.clock.now());
+        state.apply(snapshot, self.0.clock.now());
         state.learn_limits(&daemon.store, &candidate.owner)?;
         let start = if state.unknown.is_empty() {
             state.scheduler.submit(candidate, self.0.clock.now())?
@@ -137,8 +147,23 @@ impl Queue {
             self.release(due);
             state = self.lock();
         }
-        let starts = state.granted.contains_key(&job.id);
-        Ok(Place { queue: self.clone(), job: Some(job.id.clone()), starts })
+        let starts = state.granted.contains_key(&id);
+        Ok(Place { queue: self.clone(), job: Some(id), starts })
+    }
+
+    /// Whether such a job would start in this moment. It is given a place to find out, and gives it back.
+    pub fn would_start(
+        &self,
+        daemon: &Daemon,
+        owner: AccountKey,
+        kind: &KindName,
+        spec: &JobSpec,
+    ) -> Result<bool, Denial> {
+        let snapshot = daemon.directory.snapshot();
+        let nobodys = JobId::from_random(random::bytes()?);
+        let candidate = need::asking(&daemon.store, &snapshot, nobodys, owner, kind, spec)?;
+        // What never fits does not start.
+        Ok(self.place(daemon, &snapshot, candidate).is_ok_and(|place| place.starts()))
     }
 
     /// Whether such a job could ever start, and there is a place for it now. It is given none.
@@ -187,7 +212,7 @@ impl Queue {
             let candidate = state.scheduler.candidate(&id).cloned();
             state.scheduler.end(&id, Some(0.0), now);
             if let Some(candidate) = candidate {
-                let gpus = waiting.live.job().spec.gpus;
+                let gpus = waiting.live.job().spec.gpus_here();
                 state.scheduler.resubmit(candidate.with_gpus(gpus), number, now);
             }
         }
@@ -210,7 +235,7 @@ impl Queue {
     /// A job ended, or will never start: its place is free.
     pub fn ended(&self, job: &Job) {
         let cpu_seconds = match &job.state {
-            JobState::Ended { usage, .. } => Some(need::cpu_seconds(usage)),
+            JobState::Ended { usage, .. } => Some(need::cpu_seconds(job.spec.executor, usage)),
             JobState::Abandoned { .. } => Some(0.0),
             _ => None,
         };

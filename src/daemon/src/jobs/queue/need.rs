@@ -5,6 +5,7 @@ use std::time::Duration;
 use deputy_core::job::Usage;
 use deputy_core::queue::Ceilings;
 use deputy_core::schedule::{AccountKey, Amount, Candidate};
+use deputy_core::slurm::Executor;
 use deputy_core::{Code, Denial, JobId, KindName};
 
 use super::super::ready;
@@ -12,7 +13,8 @@ use crate::daemon::Daemon;
 use crate::directory::Snapshot;
 use crate::store::{Job, JobSpec, Store};
 
-/// A job as the scheduler sees it. Its need is what it asks for, or what bounds each job of its kind.
+/// A job as the scheduler sees it. Its need is what it asks for, or what bounds each job of its kind. One that only has its
+/// shepherd here needs a place.
 pub fn candidate(store: &Store, snapshot: &Snapshot, job: &Job) -> Result<Candidate, Denial> {
     let owner = AccountKey { application: job.application.clone(), account: job.account.clone() };
     asking(store, snapshot, job.id.clone(), owner, &job.kind, &job.spec)
@@ -44,11 +46,18 @@ pub fn asking(
         let memberships = store.memberships(&owner.application, &owner.account)?;
         memberships.into_iter().map(|membership| membership.group).collect()
     };
-    Ok(Candidate { job, owner, groups, need: Amount::of_job(limits.cpus, limits.memory, spec.gpus) })
+    let need = match spec.executor {
+        Executor::Local => Amount::of_job(limits.cpus, limits.memory, spec.gpus),
+        Executor::Slurm => Amount::least(),
+    };
+    Ok(Candidate { job, owner, groups, need })
 }
 
-/// The CPU time that a job used.
-pub fn cpu_seconds(usage: &Usage) -> f64 {
+/// The CPU time of this machine that a job used.
+pub fn cpu_seconds(executor: Executor, usage: &Usage) -> f64 {
+    if executor != Executor::Local {
+        return 0.0;
+    }
     Duration::from_micros(usage.user_us.saturating_add(usage.system_us)).as_secs_f64()
 }
 

@@ -69,8 +69,9 @@ fn recall(
                 old = job.queued < since;
                 let (JobState::Ended { usage, .. }, Some(ended)) = (&job.state, job.ended) else { continue };
                 if ended >= since && job.spec.executor == Executor::Local {
+                    let used = need::cpu_seconds(job.spec.executor, usage);
                     let owner = AccountKey { application: job.application, account: job.account };
-                    state.scheduler.charge(&owner, need::cpu_seconds(usage), Moment(ended.0), now);
+                    state.scheduler.charge(&owner, used, Moment(ended.0), now);
                 }
             }
             match page.next {

@@ -1,6 +1,6 @@
 //! Where jobs at Slurm stand: one `squeue` for all that are asked about, and one `sacct` for those that it no longer has.
 //!
-//! The operator that `deputy.toml` names asks for everybody; where there is none, each OS account asks for its own. Only
+//! The operator that `deputy.toml` names for a cluster asks for everybody; where there is none, each OS account asks for its own. Only
 //! jobs whose numbers are in their folders are asked about, and an answer about somebody else's job is none.
 
 use std::collections::BTreeMap;
@@ -11,39 +11,41 @@ use deputy_core::job::OsIdentity;
 use deputy_core::message::MAX_ASKED;
 use deputy_core::settings::{Settings, SlurmSettings};
 use deputy_core::slurm::listing::{self, Listed, Listing};
-use deputy_core::slurm::{SlurmJobId, SlurmState, command, state};
+use deputy_core::slurm::{ClusterName, SlurmJobId, SlurmState, command, state};
 
 use super::program::{Account, run};
 use super::record;
 use crate::shepherd::folder;
 
 /// A job that Slurm has, or had.
-struct Asked {
-    job: JobId,
-    owner: OsIdentity,
-    number: SlurmJobId,
+pub(super) struct Asked {
+    /// Its id.
+    pub job: JobId,
+    /// As whom it was submitted.
+    pub owner: OsIdentity,
+    /// Its number there.
+    pub number: SlurmJobId,
+    /// The cluster that has it.
+    pub cluster: ClusterName,
 }
 
 /// Answers for those jobs that are at Slurm. Those about which Slurm gave no answer are left out.
+///
+/// Each is asked about at its own cluster, by its folder. Whoever asks about jobs of several at once waits for all of them.
 pub fn ask(settings: &Settings, jobs: &[JobId]) -> Result<Vec<(JobId, SlurmState)>, Denial> {
     if jobs.len() > MAX_ASKED {
         return Err(Denial::invalid(format!("at most {MAX_ASKED} jobs at a time")));
     }
-    let slurm = super::settings(settings)?;
-    let asked: Vec<Asked> = jobs.iter().filter_map(at_slurm).collect();
-    if asked.is_empty() {
-        return Ok(Vec::new());
-    }
-    if let Some(operator) = &slurm.operator {
-        return states(slurm, &Account::operator(operator)?, asked);
-    }
-    let mut by_owner: BTreeMap<u32, Vec<Asked>> = BTreeMap::new();
-    for one in asked {
-        by_owner.entry(one.owner.uid.raw()).or_default().push(one);
+    let mut groups: BTreeMap<(ClusterName, Option<u32>), Vec<Asked>> = BTreeMap::new();
+    for one in jobs.iter().filter_map(at_slurm) {
+        // Without an operator each OS account asks for its own.
+        let operator = super::settings(settings, &one.cluster).is_ok_and(|slurm| slurm.operator.is_some());
+        let owner = (!operator).then(|| one.owner.uid.raw());
+        groups.entry((one.cluster.clone(), owner)).or_default().push(one);
     }
     let (mut known, mut failure) = (Vec::new(), None);
-    for group in by_owner.into_values() {
-        match Account::of(&group[0].owner).and_then(|account| states(slurm, &account, group)) {
+    for ((cluster, _), group) in groups {
+        match answered(settings, &cluster, group) {
             Ok(states) => known.extend(states),
             Err(denial) => failure = Some(denial),
         }
@@ -58,12 +60,28 @@ pub fn ask(settings: &Settings, jobs: &[JobId]) -> Result<Vec<(JobId, SlurmState
     }
 }
 
-fn at_slurm(job: &JobId) -> Option<Asked> {
-    let number = record::number(job).ok().flatten()?;
-    Some(Asked { job: job.clone(), owner: folder::identity(job)?.os_account, number })
+/// Asks about jobs of one cluster, and of one OS account where there is no operator.
+fn answered(
+    settings: &Settings,
+    cluster: &ClusterName,
+    group: Vec<Asked>,
+) -> Result<Vec<(JobId, SlurmState)>, Denial> {
+    let slurm = super::settings(settings, cluster)?;
+    let account = match &slurm.operator {
+        Some(operator) => Account::operator(operator)?,
+        None => Account::of(&group[0].owner)?,
+    };
+    states(slurm, &account, group)
 }
 
-fn states(
+fn at_slurm(job: &JobId) -> Option<Asked> {
+    let number = record::number(job).ok().flatten()?;
+    let cluster = record::cluster(job).ok()?;
+    Some(Asked { job: job.clone(), owner: folder::identity(job)?.os_account, number, cluster })
+}
+
+/// Where these stand.
+pub(super) fn states(
     slurm: &SlurmSettings,
     account: &Account,
     asked: Vec<Asked>,

@@ -1,5 +1,5 @@
 //! Words about a job to Slurm, as its OS account: end it, signal it, hold it, release it. Only by the number in the job's own
-//! folder.
+//! folder, at the cluster that it names.
 
 use deputy_core::denial::{Code, Denial};
 use deputy_core::ids::JobId;
@@ -14,11 +14,12 @@ use crate::shepherd::folder;
 
 /// Says a word about a job. That Slurm took it is not that it is done: the job's state tells that.
 pub fn command(settings: &Settings, job: &JobId, wanted: SlurmCommand) -> Result<(), Denial> {
-    let slurm = super::settings(settings)?;
     if matches!(wanted, SlurmCommand::Signal(signal) if !process::is_signal(signal)) {
         return Err(Denial::invalid("there is no signal of this number"));
     }
     let number = record::number(job)?.ok_or_else(Denial::not_found)?;
+    let cluster = record::cluster(job)?;
+    let slurm = super::settings(settings, &cluster)?;
     let identity = folder::identity(job).ok_or_else(Denial::not_found)?;
     let account = Account::of(&identity.os_account)?;
     let argv = command::about(number, wanted);
@@ -35,6 +36,7 @@ pub fn command(settings: &Settings, job: &JobId, wanted: SlurmCommand) -> Result
         command = ?wanted,
         job = %job,
         slurm = number.0,
+        cluster = %cluster,
         application = %identity.application,
         account = %identity.account,
         uid = identity.os_account.uid.raw(),

@@ -1,8 +1,9 @@
 //! The jobs for which another one waits: by the numbers in their own folders, and only those of the same account of the same
-//! application.
+//! application at the same cluster.
 
 use deputy_core::denial::{Code, Denial};
 use deputy_core::message::SubmitRequest;
+use deputy_core::slurm::policy::other_cluster;
 use deputy_core::slurm::{Dependency, SlurmJobId, When};
 
 use super::record;
@@ -20,7 +21,12 @@ pub fn numbers(request: &SubmitRequest) -> Result<Vec<(When, SlurmJobId)>, Denia
         if (&identity.application, &identity.account) != (&request.run.application, &request.run.account) {
             return Err(Denial::not_found());
         }
-        Ok((*when, record::number(job)?.ok_or_else(gone)?))
+        let number = record::number(job)?.ok_or_else(gone)?;
+        let cluster = record::cluster(job)?;
+        if cluster != request.slurm.cluster.clone().unwrap_or_default() {
+            return Err(other_cluster(job, &cluster));
+        }
+        Ok((*when, number))
     };
     request.slurm.dependencies.iter().map(number).collect()
 }

@@ -10,8 +10,10 @@ use std::time::Duration;
 use deputy_core::denial::{Code, Denial};
 use deputy_core::ids::{OsGid, OsUid};
 use deputy_core::job::{JobEnd, OsIdentity};
+use deputy_core::message::RunRequest;
 use deputy_core::names::OsUserName;
 use deputy_core::policy::PasswdEntry;
+use deputy_core::project::MAX_UMASK;
 use deputy_core::settings::SlurmSettings;
 use deputy_etc::root_owned;
 use deputy_sys::limits::Limits;
@@ -19,7 +21,9 @@ use deputy_sys::{Credentials, accounts};
 
 use super::no_answer;
 use crate::rules;
+use crate::shepherd::decide::Decision;
 use crate::shepherd::environment;
+use crate::shepherd::session::JobSession;
 use crate::tool::{Tool, ToolError};
 
 /// How long a program may take. Slurm's own give up sooner.
@@ -55,6 +59,22 @@ impl Account {
         rules::is_still(identity)?;
         let entry = rules::look_up(&identity.name)?.entry;
         Self::plain(entry, identity.uid, identity.gid)
+    }
+
+    /// A job's, with its PAM session: whatever starts has the whole identity.
+    pub fn of_job(request: &RunRequest, decision: &Decision, session: &JobSession) -> Self {
+        Self {
+            credentials: Credentials {
+                uid: request.os_account.uid,
+                gid: decision.gid,
+                groups: session.groups.clone(),
+            },
+            entry: decision.target.entry.clone(),
+            environment: session.environment.clone(),
+            umask: session.umask | (request.umask.unwrap_or(0) & MAX_UMASK),
+            limits: session.limits.clone(),
+            no_new_privileges: decision.no_new_privileges,
+        }
     }
 
     /// The account that asks for everybody.
@@ -155,9 +175,21 @@ pub fn run(
     Ok(Said { end: said.end, output: text(said.output), error: text(said.error) })
 }
 
-/// The fixed base and what PAM set, but nothing that would be an option; times as numbers. `sbatch` passes what begins
-/// with `SLURM_` on to the job, so it gets no more than it needs.
+/// The environment of one that answers: times are numbers. `sbatch` passes what begins with `SLURM_` on to the job, so it
+/// gets no more than it needs.
 fn environment(slurm: &SlurmSettings, account: &Account, program: &str) -> Vec<CString> {
+    let plain: &[&[u8]] =
+        if program == "sbatch" { &[] } else { &[b"TZ=UTC", b"LC_ALL=C", b"SLURM_TIME_FORMAT=%s"] };
+    environment_of_job(slurm, account, plain.iter().copied())
+}
+
+/// The fixed base and what PAM set, but nothing that would be an option; then these.
+pub fn environment_of_job<'a>(
+    slurm: &SlurmSettings,
+    account: &Account,
+    own: impl Iterator<Item = &'a [u8]>,
+) -> Vec<CString> {
+    let own: Vec<&[u8]> = own.collect();
     let from_pam: Vec<Vec<u8>> = account
         .environment
         .iter()
@@ -165,9 +197,5 @@ fn environment(slurm: &SlurmSettings, account: &Account, program: &str) -> Vec<C
         .cloned()
         .collect();
     let conf = slurm.conf.as_ref().map(|conf| [b"SLURM_CONF=", conf.as_os_str().as_bytes()].concat());
-    let mut own: Vec<Vec<u8>> = conf.into_iter().collect();
-    if program != "sbatch" {
-        own.extend([&b"TZ=UTC"[..], b"LC_ALL=C", b"SLURM_TIME_FORMAT=%s"].map(<[u8]>::to_vec));
-    }
-    environment::build(&account.entry, &from_pam, own.iter().map(Vec::as_slice))
+    environment::build(&account.entry, &from_pam, own.into_iter().chain(conf.as_deref()))
 }

@@ -1,17 +1,19 @@
-//! What the cluster has, and what Slurm grants one person: `sinfo` by the operator or that person, `sacctmgr` by him alone.
+//! What a cluster has, and what Slurm grants one person there: `sinfo` by the operator or that person, `sacctmgr` by him
+//! alone.
 
 use deputy_core::denial::{Code, Denial};
 use deputy_core::message::ClusterRequest;
 use deputy_core::settings::Settings;
 use deputy_core::slurm::resources::{self, Cluster};
 
+use super::no_answer;
 use super::program::{Account, run};
 use crate::consents;
 use crate::rules::Rules;
 
 /// Answers. Whoever is asked about has to have a consent that holds, as for a job: a program starts as him.
 pub fn resources(settings: &Settings, request: &ClusterRequest) -> Result<Cluster, Denial> {
-    let slurm = super::settings(settings)?;
+    let slurm = super::settings(settings, &request.cluster)?;
     let person = match &request.of {
         None => None,
         Some(of) => {
@@ -34,7 +36,11 @@ pub fn resources(settings: &Settings, request: &ClusterRequest) -> Result<Cluste
     let associations = match &person {
         None => String::new(),
         Some((account, name)) => {
-            run(slurm, account, &resources::sacctmgr(name.as_str()), None)?.good("sacctmgr")?
+            let configuration = run(slurm, account, &resources::configuration(), None)?.good("scontrol")?;
+            let own = resources::own_name(&configuration).ok_or_else(|| {
+                no_answer("scontrol: the configuration does not say what the cluster is called")
+            })?;
+            run(slurm, account, &resources::sacctmgr(name.as_str(), &own), None)?.good("sacctmgr")?
         }
     };
     let (cluster, strange) = resources::cluster(&nodes, &associations);

@@ -15,8 +15,7 @@ use deputy_core::limits::JobBounds;
 use deputy_core::message::{JobState, LauncherReply, RunRequest, SubmitRequest};
 use deputy_core::project::MAX_UMASK;
 use deputy_core::settings::{Settings, SlurmSettings};
-use deputy_core::slurm::{SlurmJobId, SlurmRequest, When, answer, command};
-use deputy_sys::Credentials;
+use deputy_core::slurm::{ClusterName, SlurmJobId, SlurmRequest, When, answer, command, resources};
 use deputy_wire::Peer;
 use rustix::fs::{SeekFrom, seek};
 use rustix::net::{SocketFlags, accept_with};
@@ -39,7 +38,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 /// How old a submission is when a job that Slurm does not know was never taken: `sbatch` ends with its parent, and
 /// Slurm's own time for a message is ten seconds where its configuration has no other.
-const SETTLED: Duration = Duration::from_secs(60);
+pub(super) const SETTLED: Duration = Duration::from_secs(60);
 
 /// What is beside a request.
 struct Beside {
@@ -67,7 +66,7 @@ pub fn submit(
         Ok(after) => after,
         Err(denial) => return refuse(connection, peer, denial),
     };
-    let brought = match stdio::take(&request.run, descriptors) {
+    let brought = match stdio::take(&request.run, false, descriptors) {
         Ok(brought) => brought,
         Err(denial) => return refuse(connection, peer, denial),
     };
@@ -76,8 +75,8 @@ pub fn submit(
         Ok(folder) => folder,
         Err(denial) => return refuse(connection, peer, denial),
     };
-    match submitted(settings, request, &Beside { brought, after, peer }, &folder) {
-        Ok(Some(slurm)) => reply(connection, &LauncherReply::Submitted { slurm }),
+    match submitted(settings, request, &Beside { brought, after, peer }, &folder, connection) {
+        Ok(Some(_)) => {}
         // Nobody knows yet. Whoever attaches asks again.
         Ok(None) => reply(connection, &LauncherReply::Denied(unknown())),
         Err(denial) => {
@@ -88,7 +87,8 @@ pub fn submit(
     drop(slot);
 }
 
-fn unknown() -> Denial {
+/// It is not known yet what Slurm made of a request.
+pub(super) fn unknown() -> Denial {
     Denial::new(Code::Busy, "Slurm", "whether Slurm took the job is not known yet").remedy("ask again")
 }
 
@@ -97,15 +97,21 @@ fn submitted(
     request: &SubmitRequest,
     beside: &Beside,
     folder: &JobFolder,
+    connection: &OwnedFd,
 ) -> Result<Option<SlurmJobId>, Denial> {
     let SubmitRequest { run, slurm } = request;
     // Before consent is read, as for any job.
     folder.record_identity(run)?;
-    let slurm_settings = super::settings(settings)?;
     let purpose = Purpose::Submit { by_uid: beside.peer.uid, slurm };
     let decision = decide::decide(settings, run, &beside.brought.variables, purpose)?;
+    let cluster = decision.slurm.as_ref().and_then(|asked| asked.cluster.clone()).unwrap_or_default();
+    let slurm_settings = super::settings(settings, &cluster)?;
     let session = session::open(&decision, &decision.target.entry.name, &run.os_account)?;
     let outcome = in_session(slurm_settings, run, beside, folder, &decision, &session);
+    if let Ok(Some(slurm)) = outcome {
+        // It is on disk, and nobody waits for the session's end.
+        reply(connection, &LauncherReply::Submitted { slurm });
+    }
     session.close();
     outcome
 }
@@ -119,28 +125,26 @@ fn in_session(
     session: &JobSession,
 ) -> Result<Option<SlurmJobId>, Denial> {
     let asked = decision.slurm.as_ref().ok_or_else(|| Denial::internal("no decision about Slurm"))?;
+    if asked.interactive.is_some() {
+        return Err(Denial::invalid("an interactive job is not submitted: it has a shepherd"));
+    }
     let umask = session.umask | (request.umask.unwrap_or(0) & MAX_UMASK);
     let script = script(request, &beside.brought, asked, umask)?;
-    let account = Account {
-        credentials: Credentials {
-            uid: request.os_account.uid,
-            gid: decision.gid,
-            groups: session.groups.clone(),
-        },
-        entry: decision.target.entry.clone(),
-        environment: session.environment.clone(),
-        umask,
-        limits: session.limits.clone(),
-        no_new_privileges: decision.no_new_privileges,
-    };
+    let account = Account::of_job(request, decision, session);
     let argv = command::sbatch(&request.job, asked, &bounds(request, decision), &beside.after);
     decision.still_holds(request)?;
     // What is not there submits nothing: that need not be asked of Slurm afterwards.
     program::path(slurm, "sbatch")?;
-    record::begin(&request.job)?;
+    let submission = record::begin(&request.job, &asked.cluster.clone().unwrap_or_default())?;
     let said = run(slurm, &account, &argv, Some(script));
     let number = match said {
-        Ok(said) if said.end == (JobEnd::Exited { code: 0 }) => answer::submitted(&said.output),
+        Ok(said) if said.end == (JobEnd::Exited { code: 0 }) => {
+            let number = answer::submitted(&said.output);
+            if let (Some(number), Some(there)) = (number, answer::other_cluster(&said.output)) {
+                stays(slurm, &account, number, &there)?;
+            }
+            number
+        }
         Ok(said) => match answer::refusal(&said.error) {
             Some(words) => return Err(refused(words)),
             None => None,
@@ -154,14 +158,39 @@ fn in_session(
         None => find_patiently(slurm, &account, &request.job, folder)?,
     };
     if let Some(number) = number {
-        record::submitted(&request.job, number)?;
+        submission.submitted(number)?;
         log(request, decision, asked, number, beside.peer);
     }
     Ok(number)
 }
 
+/// Whether a job that went where the person's own defaults say is at the cluster to which it was to go. One that is not is
+/// cancelled there: policy decides about clusters.
+fn stays(
+    slurm: &SlurmSettings,
+    account: &Account,
+    job: SlurmJobId,
+    there: &ClusterName,
+) -> Result<(), Denial> {
+    let said = run(slurm, account, &resources::configuration(), None).and_then(|said| said.good("scontrol"));
+    if said.ok().as_deref().and_then(resources::own_name).as_ref() == Some(there) {
+        return Ok(());
+    }
+    let argv = command::cancel_elsewhere(job, there);
+    let cancelled = run(slurm, account, &argv, None).and_then(|said| said.good("scancel"));
+    tracing::warn!(event = "slurm_elsewhere", slurm = job.0, there = %there, cancelled = cancelled.is_ok());
+    Err(Denial::new(
+        Code::SlurmRefused,
+        "~/.slurm/defaults",
+        format!(
+            "the person's own defaults for sbatch sent the job to the cluster {there}, where it was cancelled"
+        ),
+    )
+    .remedy("have the person take the line clusters out of ~/.slurm/defaults"))
+}
+
 /// CPUs are what was asked for: what policy allows beyond is not wanted. Memory and time are Slurm's to bound.
-fn bounds(request: &RunRequest, decision: &Decision) -> JobBounds {
+pub(super) fn bounds(request: &RunRequest, decision: &Decision) -> JobBounds {
     let mut bounds = decision.bounds;
     bounds.limits.cpus = request.bounds.limits.cpus;
     bounds
@@ -208,6 +237,7 @@ fn log(request: &RunRequest, decision: &Decision, asked: &SlurmRequest, number: 
         event = "job_submitted",
         job = %request.job,
         slurm = number.0,
+        cluster = asked.cluster.as_ref().map(tracing::field::display),
         application = %request.application,
         account = %request.account,
         os_user = %request.os_account.name,
@@ -247,7 +277,11 @@ fn find_patiently(
 }
 
 /// One question. An error is no absence.
-fn find(slurm: &SlurmSettings, account: &Account, job: &JobId) -> Result<Option<SlurmJobId>, Denial> {
+pub(super) fn find(
+    slurm: &SlurmSettings,
+    account: &Account,
+    job: &JobId,
+) -> Result<Option<SlurmJobId>, Denial> {
     let queue = command::find_in_queue(job, account.credentials.uid);
     for argv in [queue, command::find_in_accounting(job)] {
         let output = run(slurm, account, &argv, None)?.good(&argv[0])?;
@@ -275,8 +309,9 @@ fn known(settings: &Settings, job: &JobId, age: Duration) -> Result<LauncherRepl
     let identity =
         folder::identity(job).ok_or_else(|| Denial::internal("the job's identity is unreadable"))?;
     let account = Account::of(&identity.os_account)?;
-    if let Some(slurm) = find(super::settings(settings)?, &account, job)? {
-        record::submitted(job, slurm)?;
+    let cluster = record::cluster(job)?;
+    if let Some(slurm) = find(super::settings(settings, &cluster)?, &account, job)? {
+        record::found(job, slurm)?;
         tracing::info!(event = "job_found", job = %job, slurm = slurm.0);
         return Ok(LauncherReply::Submitted { slurm });
     }
