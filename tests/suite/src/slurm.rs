@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use crate::machine::{add_service_user, install_application, wait_until};
@@ -148,6 +148,19 @@ pub fn submit(account: &str, options: &[&str], command: &[&str]) -> String {
 pub fn talk(options: &[&str], command: &[&str]) -> Command {
     let begin = ["deputyctl", "run", "--app", "hpc", "--account", "alice", "--kind", "talk", "--interactive"];
     command_as(PORTAL, &[&begin[..], options, &["--"], command].concat())
+}
+
+/// An interactive job that sleeps, when Slurm runs it: `deputyctl`, and the job's id.
+pub fn sleeper() -> (Child, String) {
+    let child = talk(&[], &["sleep", "600"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("deputyctl");
+    wait_until("Slurm runs it", || open_at_slurm().ends_with(" R"));
+    let queue = open_at_slurm();
+    let name = queue.split(' ').nth(1).and_then(|name| name.strip_prefix("deputy-")).expect("its name");
+    (child, name.to_owned())
 }
 
 /// What Slurm's queue has of all jobs of Deputy's that wait or run.
