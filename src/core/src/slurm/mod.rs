@@ -1,9 +1,9 @@
 //! Slurm as the user: what may be asked of it, how it is asked, and what its words mean.
 //!
-//! Everything here is a value made from values: the words that a request may have ([`names`], [`dependency`], [`array`]), what root's policy says
-//! about them ([`policy`]), where a job runs that may run at either place ([`choice`]), the argument vectors and the batch script
-//! ([`command`]), those of a job that somebody speaks with ([`interactive`]), what Slurm's programs answer ([`answer`],
-//! [`listing`], [`resources`]), and what that means for a job ([`state`]).
+//! Everything here is a value made from values: the words that a request may have ([`names`], [`dependency`], [`array`]), what
+//! root's policy says about them ([`policy`]), where a job runs that may run at either place ([`choice`]), the argument vectors
+//! ([`command`]) and the batch script ([`script`]), those of a job that somebody speaks with ([`interactive`]), what Slurm's
+//! programs answer ([`answer`], [`listing`], [`resources`]), and what that means for a job ([`state`]).
 
 pub mod answer;
 pub mod array;
@@ -15,6 +15,7 @@ pub mod listing;
 pub mod names;
 pub mod policy;
 pub mod resources;
+pub mod script;
 pub mod state;
 
 use serde::{Deserialize, Serialize};

@@ -15,6 +15,7 @@ use deputy_core::limits::JobBounds;
 use deputy_core::message::{JobState, LauncherReply, RunRequest, SubmitRequest};
 use deputy_core::project::MAX_UMASK;
 use deputy_core::settings::{Settings, SlurmSettings};
+use deputy_core::slurm::script::{self, Script};
 use deputy_core::slurm::{ClusterName, SlurmJobId, SlurmRequest, When, answer, command, resources};
 use deputy_wire::Peer;
 use rustix::fs::{SeekFrom, seek};
@@ -211,7 +212,7 @@ fn script(
     let program = brought.script.as_ref().map(SealedScript::contents).transpose()?;
     let secret = brought.variables.iter().map(<[u8]>::to_vec);
     let environment = Zeroizing::new(request.environment.iter().cloned().chain(secret).collect::<Vec<_>>());
-    let script = command::Script {
+    let script = Script {
         argv: &request.argv,
         environment: &environment,
         directory: request.directory.as_deref(),
@@ -220,7 +221,7 @@ fn script(
         array: asked.array.as_ref(),
         program: program.as_deref(),
     };
-    let text = command::script(&script).map(Zeroizing::new).ok_or_else(|| {
+    let text = script::script(&script).map(Zeroizing::new).ok_or_else(|| {
         Denial::invalid(
             "a job at Slurm has files for its streams, variables with names of a shell's, and a program that does not \
              begin with -",
