@@ -24,6 +24,9 @@ a_file_server_is_mounted() {
 }
 
 a_person_s_files_on_it_are_served() {
+    # Somebody else, whatever happened to his link before.
+    deputyctl consent grant demo bob bob
+    portal link request demo bob bob
     equal hers "$(portal file cat --app demo --account alice $NFS/alice/file)"
     echo sent | portal file put --app demo --account alice - "$NFS/alice/sent"
     equal 'sent alice 644' "$(cat /srv/nfs/alice/sent) $(stat -c '%U %a' /srv/nfs/alice/sent)"

@@ -62,13 +62,18 @@ pub fn running(words: &str) -> Vec<i32> {
 }
 
 /// Waits for something that has to come; the time is only an end to waiting for what does not.
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_until_or(what, String::new, condition);
+}
+
+/// The same; where it does not come, this tells what there is instead.
+pub fn wait_until_or(what: &str, instead: impl Fn() -> String, mut condition: impl FnMut() -> bool) {
     // An emulated machine is slower than all others.
     let patience =
         std::env::var("DEPUTY_SUITE_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
     let end = Instant::now() + Duration::from_secs(patience);
     while !condition() {
-        assert!(Instant::now() < end, "waited in vain until {what}");
+        assert!(Instant::now() < end, "waited in vain until {what} {}", instead());
         std::thread::sleep(Duration::from_millis(5));
     }
 }

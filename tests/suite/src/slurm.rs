@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-use crate::machine::{add_service_user, install_application, wait_until};
+use crate::machine::{add_service_user, install_application, launcher_log, wait_until, wait_until_or};
 use crate::people::{as_user, command_as, ok};
 use crate::{Output, deputyctl, need_the_sandbox};
 
@@ -177,7 +177,14 @@ pub fn show(job: &str) -> serde_json::Value {
 
 /// Waits until a job has this state.
 pub fn wait_for(job: &str, state: &str) {
-    wait_until(&format!("the job is {state}"), || show(job)["state"] == state);
+    let instead = || {
+        let said = |words: &[&str]| as_user("root", words).stdout;
+        let queue = said(&["squeue", "--states=all", "--noheader", "--format=%i %j %T %r %N"]);
+        let accounting =
+            said(&["sacct", "--allusers", "--parsable2", "--format=JobID,JobName,State,ExitCode"]);
+        format!("{}\n{queue}\n{accounting}\n{}", show(job), launcher_log())
+    };
+    wait_until_or(&format!("the job is {state}"), instead, || show(job)["state"] == state);
 }
 
 /// The number that Slurm gave to a job.

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use deputy_core::Code;
 use deputy_core::message::{LauncherReply, LauncherRequest, RunRequest, SubmitRequest};
@@ -207,7 +208,8 @@ fn exits_and_signals_are_exact_and_usage_is_told() {
         "{record}"
     );
     // One that is waited for by who asked.
-    assert_eq!(run("alice", &[], &["sh", "-c", "exit 9"]).status, 9);
+    let output = run("alice", &[], &["sh", "-c", "exit 9"]);
+    assert_eq!(output.status, 9, "{output:?}");
 }
 
 /// What a job is, one item a line; what Slurm makes different for each job is left out.
@@ -432,24 +434,28 @@ fn odd_programs(squeue: &str) {
 #[test]
 fn a_line_that_cannot_be_read_takes_the_word_from_its_own_job_alone() {
     let _machine = exclusively();
-    let (spoilt, whole) = (submit("alice", &[], &["sleep", "600"]), submit("alice", &[], &["sleep", "600"]));
+    // A cancel that meets the launch of a script reaches the accounting late: both scripts are to run.
+    let [spoilt, whole] = ["spoilt", "whole"].map(|name| {
+        let mark = format!("/srv/slurm/{name}");
+        let job = submit("alice", &[], &["sh", "-c", &format!("touch {mark}; exec sleep 600")]);
+        wait_until("its script runs", || Path::new(&mark).exists());
+        wait_for(&job, "running");
+        job
+    });
     let (spoilt_number, whole_number) = (number(&spoilt), number(&whole));
-    for job in [&spoilt, &whole] {
-        wait_for(job, "running");
-    }
     // Of one job a line without an end, and one that is of nobody.
     odd_programs(&format!(
         "/usr/bin/squeue \"$@\" | sed 's/^\\({spoilt_number}|.*\\)|$/\\1/'; echo 'what is this'"
     ));
     settings(
-        "operator = \"slurm\"\nperiod_seconds = 1\nlost_after_seconds = 2\nprograms = \"/etc/slurm/odd\"",
+        "operator = \"slurm\"\nperiod_seconds = 1\nlost_after_seconds = 10\nprograms = \"/etc/slurm/odd\"",
     );
     root("scancel", &[&spoilt_number, &whole_number]);
     wait_for(&whole, "done");
     assert_eq!(show(&whole)["cause"], "cancelled");
     wait_until("the launcher says so", || launcher_log().contains("slurm_strange"));
     // It has no news, and is neither ended nor lost.
-    std::thread::sleep(std::time::Duration::from_secs(5));
+    std::thread::sleep(std::time::Duration::from_secs(15));
     assert_eq!(show(&spoilt)["state"], "running");
     usual_settings();
     wait_for(&spoilt, "done");

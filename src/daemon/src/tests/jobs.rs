@@ -71,16 +71,17 @@ async fn a_job_runs_is_watched_ends_and_is_forgotten_after_its_record() {
     harness.job_state(&job, &["ended"]).await;
     let late = harness.call_at(DEMO, &job, "Job.Watch", &()).await;
     assert_eq!(read(&late).lines().count(), 1);
-    for _ in 0..200 {
-        if harness.daemon.tracker.live() == 0 {
+    let id: JobId = job.rsplit('/').next().unwrap().parse().unwrap();
+    let forgotten = LauncherRequest::Forget { jobs: vec![id] };
+    // In a quiet moment, which is some seconds.
+    for _ in 0..3000 {
+        if harness.requests.lock().unwrap().contains(&forgotten) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let id: JobId = job.rsplit('/').next().unwrap().parse().unwrap();
-    let forgotten = LauncherRequest::Forget { jobs: vec![id] };
     assert!(harness.requests.lock().unwrap().contains(&forgotten));
+    assert_eq!(harness.daemon.tracker.live(), 0);
     assert_eq!(code(&harness.call_at(DEMO, &job, "Job.Cancel", &(none(),)).await), "Conflict");
 }
 
