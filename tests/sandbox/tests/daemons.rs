@@ -102,7 +102,7 @@ fn killed_daemons_come_back() {
         "for s in deputyd deputy-launcher; do f=/run/deputy-sandbox/$s.pid
              for round in 1 2 3; do
                  old=$(cat $f); kill -9 $old
-                 for i in $(seq 500); do new=$(cat $f); [ $new != $old ] && break; sleep 0.01; done
+                 for i in $(seq 6000); do new=$(cat $f); [ $new != $old ] && break; sleep 0.01; done
                  [ $new != $old ] && echo $s is back
              done
          done",
