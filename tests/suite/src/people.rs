@@ -69,3 +69,9 @@ pub fn refused(output: &Output) -> String {
     let code = output.stderr.lines().find_map(|line| line.strip_prefix("deputyctl: "));
     code.and_then(|line| line.split(':').next()).unwrap_or_default().to_owned()
 }
+
+/// A command of `deputyctl` was refused, with this code and these words.
+pub fn refused_with(output: &Output, code: &str, words: &str) {
+    assert_eq!(refused(output), code, "{output:?}");
+    assert!(output.stderr.contains(words), "{output:?}");
+}

@@ -169,33 +169,67 @@ pub fn open_at_slurm() -> String {
     queue.lines().filter(|line| line.contains("deputy-")).collect::<Vec<_>>().join("\n")
 }
 
-/// The record of a job.
-pub fn show(job: &str) -> serde_json::Value {
-    let shown = ok(&deputyctl(PORTAL, &["--json", "job", "show", job]));
+/// The record of a job, as a portal sees it.
+pub fn shown_to(portal: &str, job: &str) -> serde_json::Value {
+    let shown = ok(&deputyctl(portal, &["--json", "job", "show", job]));
     serde_json::from_str(&shown).expect("a record")
 }
 
-/// Waits until a job has this state.
+/// The record of a job of the usual portal.
+pub fn show(job: &str) -> serde_json::Value {
+    shown_to(PORTAL, job)
+}
+
+/// Waits until a job of the usual portal has this state.
 pub fn wait_for(job: &str, state: &str) {
+    wait_until_shown(PORTAL, job, state);
+}
+
+/// Waits until a portal is shown this state of a job.
+pub fn wait_until_shown(portal: &str, job: &str, state: &str) {
     let instead = || {
         let said = |words: &[&str]| as_user("root", words).stdout;
         let queue = said(&["squeue", "--states=all", "--noheader", "--format=%i %j %T %r %N"]);
         let accounting =
             said(&["sacct", "--allusers", "--parsable2", "--format=JobID,JobName,State,ExitCode"]);
-        format!("{}\n{queue}\n{accounting}\n{}", show(job), launcher_log())
+        format!("{}\n{queue}\n{accounting}\n{}", shown_to(portal, job), launcher_log())
     };
-    wait_until_or(&format!("the job is {state}"), instead, || show(job)["state"] == state);
+    wait_until_or(&format!("the job is {state}"), instead, || shown_to(portal, job)["state"] == state);
 }
 
-/// The number that Slurm gave to a job.
+/// The number that Slurm gave to a job of the usual portal.
 pub fn number(job: &str) -> String {
+    number_shown(PORTAL, job).to_string()
+}
+
+/// The number that Slurm gave to a job, when a portal is shown one.
+pub fn number_shown(portal: &str, job: &str) -> u64 {
     let mut number = None;
     wait_until("Slurm has the job", || {
-        number = show(job)["slurm_job"].as_u64();
+        number = shown_to(portal, job)["slurm_job"].as_u64();
         number.is_some()
     });
-    number.expect("a number").to_string()
+    number.expect("a number")
 }
+
+/// What a person's own defaults can say that a job at Slurm is not to have.
+pub const OWNERS_DEFAULTS: [&str; 15] = [
+    "partition=short",
+    "qos=better",
+    "account=lab2",
+    "nodes=2",
+    "ntasks=4",
+    "cpus-per-task=4",
+    "mem=2G",
+    "time=55",
+    "gres=gpu:2",
+    "gpus=2",
+    "gpus-per-node=2",
+    "constraint=nothere",
+    "reservation=nothere",
+    "comment=x",
+    "job-name=x",
+];
 
 /// What Slurm itself says of a job, with `scontrol`: the value of one field.
 pub fn field(number: &str, name: &str) -> String {

@@ -13,7 +13,7 @@ use deputy_suite::fake::Fake;
 use deputy_suite::machine::{add_service_user, install_application, service_pid, signal, wait_until};
 use deputy_suite::people::{as_user, ok, refused};
 use deputy_suite::requests::{app, run_as};
-use deputy_suite::slurm::{link, settings};
+use deputy_suite::slurm::{self, link, settings};
 use deputy_suite::{Output, deputyctl, job_id, need_the_sandbox};
 use serde_json::Value;
 
@@ -87,11 +87,11 @@ fn run(options: &[&str], command: &[&str]) -> Output {
 }
 
 fn show(job: &str) -> Value {
-    serde_json::from_str(&ok(&deputyctl(PORTAL, &["--json", "job", "show", job]))).expect("a record")
+    slurm::shown_to(PORTAL, job)
 }
 
 fn wait_for(job: &str, state: &str) {
-    wait_until(&format!("the job is {state}"), || show(job)["state"] == state);
+    slurm::wait_until_shown(PORTAL, job, state);
 }
 
 fn explained(options: &[&str], command: &[&str]) -> Value {

@@ -13,9 +13,9 @@ use deputy_suite::fake::Fake;
 use deputy_suite::machine::{
     add_service_user, install_application, processes, service_pid, signal, wait_until,
 };
-use deputy_suite::people::{as_user, ok, refused};
+use deputy_suite::people::{as_user, ok, refused, refused_with};
 use deputy_suite::requests::{app, run_as, withdrawal};
-use deputy_suite::slurm::{link, settings};
+use deputy_suite::slurm::{self, link, settings};
 use deputy_suite::{Output, deputyctl, job_id, need_the_sandbox};
 use serde_json::Value;
 
@@ -92,26 +92,16 @@ fn submit(cluster: &str, options: &[&str], command: &[&str]) -> String {
     ok(&run("both", &[&["--cluster", cluster], options].concat(), command))
 }
 
-fn refused_with(output: &Output, code: &str, words: &str) {
-    assert_eq!(refused(output), code, "{output:?}");
-    assert!(output.stderr.contains(words), "{output:?}");
-}
-
 fn show(job: &str) -> Value {
-    serde_json::from_str(&ok(&deputyctl(PORTAL, &["--json", "job", "show", job]))).expect("a record")
+    slurm::shown_to(PORTAL, job)
 }
 
 fn wait_for(job: &str, state: &str) {
-    wait_until(&format!("the job is {state}"), || show(job)["state"] == state);
+    slurm::wait_until_shown(PORTAL, job, state);
 }
 
 fn number(job: &str) -> u64 {
-    let mut number = None;
-    wait_until("Slurm has the job", || {
-        number = show(job)["slurm_job"].as_u64();
-        number.is_some()
-    });
-    number.expect("a number")
+    slurm::number_shown(PORTAL, job)
 }
 
 /// The names and states of a cluster's jobs that have not ended.

@@ -14,19 +14,14 @@ use deputy_core::stream::{Input, Output as To, Streams};
 use deputy_suite::acting::identity;
 use deputy_suite::fake::{Descriptor, Fake};
 use deputy_suite::machine::{command_line, deputyd_stays_away, processes, shepherd_of, signal, wait_until};
-use deputy_suite::people::{as_user, command_as, ok, refused, run};
+use deputy_suite::people::{as_user, command_as, ok, refused_with, run};
 use deputy_suite::requests::{app, run_as, withdrawal};
 use deputy_suite::slurm::{
-    PORTAL, exclusively, open_at_slurm, show, sleeper, talk, usual_settings, wait_for,
+    OWNERS_DEFAULTS, PORTAL, exclusively, open_at_slurm, show, sleeper, talk, usual_settings, wait_for,
 };
 use deputy_suite::{Output, deputyctl};
 
 const NULLS: [Descriptor; 3] = [Descriptor::Null, Descriptor::Output, Descriptor::Null];
-
-fn refused_with(output: &Output, code: &str, words: &str) {
-    assert_eq!(refused(output), code, "{output:?}");
-    assert!(output.stderr.contains(words), "{output:?}");
-}
 
 /// What `deputyctl` makes of a command.
 fn talked(options: &[&str], command: &[&str]) -> Output {
@@ -257,27 +252,8 @@ fn the_owners_defaults_decide_nothing_that_policy_lists_or_bounds_and_run_nothin
     fs::set_permissions("/srv/slurm/here", fs::Permissions::from_mode(0o755)).unwrap();
     let look = "scontrol --oneliner show job $SLURM_JOB_ID; echo said";
     let begin = ["run", "--app", "hpc", "--account", "alice", "--kind", "bounded", "--interactive", "--"];
-    for default in [
-        "partition=short",
-        "qos=better",
-        "account=lab2",
-        "nodes=2",
-        "ntasks=4",
-        "cpus-per-task=4",
-        "mem=2G",
-        "time=55",
-        "gres=gpu:2",
-        "gpus=2",
-        "gpus-per-node=2",
-        "constraint=nothere",
-        "reservation=nothere",
-        "comment=x",
-        "job-name=x",
-        "export=NONE",
-        "prolog=/srv/slurm/here",
-        "epilog=/srv/slurm/here",
-        "chdir=/nonexistent",
-    ] {
+    let of_srun = ["export=NONE", "prolog=/srv/slurm/here", "epilog=/srv/slurm/here", "chdir=/nonexistent"];
+    for default in OWNERS_DEFAULTS.into_iter().chain(of_srun) {
         fs::write("/home/alice/.slurm/defaults", format!("srun:*:{default}\n")).unwrap();
         let output = deputyctl(PORTAL, &[&begin[..], &["sh", "-c", look]].concat());
         assert_eq!(output.status, 0, "{default}: {}", output.stderr);

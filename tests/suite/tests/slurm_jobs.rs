@@ -15,18 +15,13 @@ use deputy_suite::fake::Fake;
 use deputy_suite::machine::{
     add_person, add_service_user, install_application, launcher_log, run as root, wait_until,
 };
-use deputy_suite::people::{as_user, ok, refused};
+use deputy_suite::people::{as_user, ok, refused, refused_with};
 use deputy_suite::requests::{app, run_as, withdrawal};
 use deputy_suite::slurm::{
-    PORTAL, exclusively, field, link, number, run, settings, show, submissions, submit, usual_settings,
-    wait_for,
+    OWNERS_DEFAULTS, PORTAL, exclusively, field, link, number, run, settings, show, submissions, submit,
+    usual_settings, wait_for,
 };
-use deputy_suite::{Output, deputyctl, job_id};
-
-fn refused_with(output: &Output, code: &str, words: &str) {
-    assert_eq!(refused(output), code, "{output:?}");
-    assert!(output.stderr.contains(words), "{output:?}");
-}
+use deputy_suite::{deputyctl, job_id};
 
 #[test]
 fn what_policy_does_not_list_is_refused_before_slurm_hears_of_it() {
@@ -496,35 +491,17 @@ fn the_owners_defaults_decide_nothing_that_policy_lists_or_bounds() {
     let conf = fs::read_to_string("/etc/slurm/slurm.conf").unwrap();
     fs::write("/etc/slurm/slurm.conf", format!("{conf}CliFilterPlugins=cli_filter/user_defaults\n")).unwrap();
     fs::create_dir_all("/home/alice/.slurm").unwrap();
-    let defaults = [
-        "partition=short",
-        "qos=better",
-        "account=lab2",
-        "nodes=2",
-        "ntasks=4",
-        "cpus-per-task=4",
-        "mem=2G",
-        "time=55",
-        "gres=gpu:2",
-        "gpus=2",
-        "gpus-per-node=2",
-        "array=1-3",
-        "constraint=nothere",
-        "dependency=singleton",
-        "reservation=nothere",
-        "requeue",
-        "export=ALL",
-        "comment=x",
-        "job-name=x",
-    ];
+    let of_sbatch = ["array=1-3", "dependency=singleton", "requeue", "export=ALL"];
+    let defaults = [&OWNERS_DEFAULTS[..], &of_sbatch].concat();
     // All at once contradict each other before they are overridden.
-    let jobs = defaults.map(|default| {
+    let jobs = defaults.iter().map(|default| {
         fs::write("/home/alice/.slurm/defaults", format!("sbatch:*:{default}\n")).unwrap();
         let begin =
             ["run", "--app", "hpc", "--account", "alice", "--kind", "bounded", "--detach", "--executor"];
         ok(&deputyctl(PORTAL, &[&begin[..], &["slurm", "--", "true"]].concat()))
     });
-    for (default, job) in defaults.into_iter().zip(jobs) {
+    let jobs: Vec<String> = jobs.collect();
+    for (default, job) in defaults.iter().zip(jobs) {
         wait_for(&job, "done");
         let shown = ok(&as_user("root", &["scontrol", "--oneliner", "show", "job", &number(&job)]));
         for field in [

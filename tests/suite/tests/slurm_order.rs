@@ -10,17 +10,12 @@ use deputy_core::stream::{Input, Output as To, Streams};
 use deputy_suite::acting::identity;
 use deputy_suite::fake::Fake;
 use deputy_suite::machine::{add_service_user, install_application, run as root, wait_until};
-use deputy_suite::people::{as_user, ok, refused};
+use deputy_suite::people::{as_user, ok, refused, refused_with};
 use deputy_suite::requests::{app, run_as};
 use deputy_suite::slurm::{
     PORTAL, exclusively, field, link, number, run, show, submissions, submit, wait_for,
 };
 use deputy_suite::{Output, deputyctl, job_id};
-
-fn refused_with(output: &Output, code: &str, words: &str) {
-    assert_eq!(refused(output), code, "{output:?}");
-    assert!(output.stderr.contains(words), "{output:?}");
-}
 
 fn after(when: &str, job: &str) -> String {
     format!("--dependency={when}:{job}")
