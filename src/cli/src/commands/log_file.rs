@@ -83,6 +83,10 @@ impl LogFile {
                 }
             }
             if let Some(file) = &mut file {
+                // A further run of the job has begun it anew.
+                if position > offset && file.metadata()?.len() < position {
+                    position = 0;
+                }
                 position += copy(file, position)?;
             }
             if ended {
