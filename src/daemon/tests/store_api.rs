@@ -5,6 +5,7 @@ mod store_common;
 use deputy_core::Code;
 use deputyd::store::{
     AccountFilter, AuditFilter, Change, JobFilter, JobState, LinkState, PageRequest, Scope, StoreError,
+    Timestamp,
 };
 use store_common::{
     account, activate, actor, application, create, directories, ended, job_id, open, options, os, queue,
@@ -88,6 +89,48 @@ async fn changes_need_what_they_are_about() {
         Err(StoreError::NotFound { .. })
     ));
     assert!(store.account(&application("other"), &account("alice")).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_job_goes_back_only_if_it_asked_for_that_and_each_time_once_and_ends_once() {
+    let place = tempfile::tempdir().unwrap();
+    let (store, _) = open(place.path()).unwrap();
+    let asks = |number: u32| {
+        let mut change = queue("demo", "alice", 1001, number);
+        let Change::JobQueued { spec, .. } = &mut change else { panic!() };
+        spec.slurm.requeue = number == 1;
+        change
+    };
+    let started = |number: u32, at: u64| Change::JobStarted {
+        id: job_id(number),
+        starting: None,
+        started: Some(Timestamp(at)),
+    };
+    let back = |number: u32, requeues: u32| Change::JobRequeued { id: job_id(number), requeues };
+    for change in [create("demo", "alice"), asks(1), asks(2), started(1, 3), started(2, 3)] {
+        store.commit(change, actor()).await.unwrap();
+    }
+    for wrong in [back(2, 1), back(1, 0)] {
+        assert!(matches!(store.commit(wrong, actor()).await, Err(StoreError::Conflict { .. })));
+    }
+    store.commit(back(1, 1), actor()).await.unwrap();
+    let job = store.job(&job_id(1)).unwrap().unwrap();
+    assert_eq!((job.state, job.started, job.requeues), (JobState::Queued {}, None, 1));
+    assert!(matches!(store.commit(back(1, 1), actor()).await, Err(StoreError::Conflict { .. })));
+    for change in [started(1, 5), back(1, 3), ended(1, 7)] {
+        store.commit(change, actor()).await.unwrap();
+    }
+    for late in [back(1, 4), started(1, 9), ended(1, 0)] {
+        assert!(matches!(store.commit(late, actor()).await, Err(StoreError::Conflict { .. })));
+    }
+    let before = store.job(&job_id(1)).unwrap().unwrap();
+    assert_eq!((before.state.as_str(), before.requeues), ("ended", 3));
+    store.close().await.unwrap();
+    std::fs::remove_dir_all(directories(place.path()).view).unwrap();
+    let (store, _) = open(place.path()).unwrap();
+    assert_eq!(store.job(&job_id(1)).unwrap().unwrap(), before);
+    assert_eq!(store.job(&job_id(2)).unwrap().unwrap().state, JobState::Running {});
+    store.close().await.unwrap();
 }
 
 #[tokio::test]

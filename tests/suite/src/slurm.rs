@@ -77,6 +77,14 @@ accounts = "associations"
 tasks = 2
 gpus = 1
 interactive = true
+[kinds.again]
+commands = ["*"]
+executor = "slurm"
+[kinds.again.slurm]
+partitions = ["batch"]
+accounts = "associations"
+interactive = true
+requeue = true
 [kinds.both]
 commands = ["*"]
 [kinds.both.slurm]

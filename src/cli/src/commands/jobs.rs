@@ -16,7 +16,7 @@ use crate::value::{self, Dictionary, Record};
 /// The columns of the list; what only one job's record shows comes after them there.
 const JOB: [&str; 10] =
     ["id", "application", "account", "os_user", "kind", "name", "state", "status", "queued", "argv"];
-const JOB_RECORD: [&str; 39] = [
+const JOB_RECORD: [&str; 40] = [
     "id",
     "path",
     "application",
@@ -31,6 +31,7 @@ const JOB_RECORD: [&str; 39] = [
     "chosen",
     "cluster",
     "slurm_job",
+    "requeues",
     "array",
     "index",
     "state",
@@ -111,8 +112,11 @@ pub fn job(context: &Context, command: JobCommand) -> Result<ExitCode, Failure> 
             logs::logs(&job, if stderr { "stderr" } else { "stdout" }, follow, offset, &by)
         }
         JobCommand::Wait { job } => run::wait(&job),
-        JobCommand::Hold { job, by } => hold(context, &job, &by, "Hold", "is held"),
-        JobCommand::Release { job, by } => hold(context, &job, &by, "Release", "is released"),
+        JobCommand::Hold { job, by } => at_slurm(context, &job, &by, "Hold", "is held"),
+        JobCommand::Release { job, by } => at_slurm(context, &job, &by, "Release", "is released"),
+        JobCommand::Requeue { job, by } => {
+            at_slurm(context, &job, &by, "Requeue", "goes back into the queue")
+        }
         JobCommand::Signal { job, signal, by } => block_on(async {
             let path = format!("{JOB_PREFIX}{job}");
             let call = (signal, by.options());
@@ -143,8 +147,8 @@ fn cancel_array(context: &Context, array: &JobId, by: &ByOption) -> Result<ExitC
     })
 }
 
-/// `job hold` and `job release`.
-fn hold(
+/// `job hold`, `job release` and `job requeue`.
+fn at_slurm(
     context: &Context,
     job: &JobId,
     by: &ByOption,

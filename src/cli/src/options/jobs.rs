@@ -109,6 +109,16 @@ pub enum JobCommand {
         #[command(flatten)]
         by: ByOption,
     },
+    /// Have a job that runs at Slurm run again, where it was submitted with --requeue
+    #[command(after_help = "Example:\n  deputyctl job requeue abcdefghijklmnop")]
+    Requeue {
+        /// The job's id, or its D-Bus path
+        #[arg(value_name = "ID", value_parser = parse_job)]
+        job: JobId,
+        /// Who acts
+        #[command(flatten)]
+        by: ByOption,
+    },
     /// Send a signal to a job's first process
     #[command(after_help = "Example:\n  deputyctl job signal abcdefghijklmnop USR1")]
     Signal {

@@ -256,4 +256,7 @@ pub struct ExplainedOptions {
     /// At Slurm: how many tasks
     #[arg(long, value_name = "N", conflicts_with = "path")]
     pub tasks: Option<u32>,
+    /// At Slurm: run it again where a node fails or somebody asks for it
+    #[arg(long, conflicts_with = "path")]
+    pub requeue: bool,
 }

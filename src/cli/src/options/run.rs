@@ -160,9 +160,12 @@ pub struct RunOptions {
     /// At Slurm: wait until it is released
     #[arg(long)]
     pub hold: bool,
+    /// At Slurm: run it again where a node fails or somebody asks for it (deputyctl job requeue). For kinds that allow it
+    #[arg(long)]
+    pub requeue: bool,
     /// At Slurm: speak with the job while it runs, by srun: its standard input, output and error are as for a job here. For
     /// kinds that allow it
-    #[arg(long, conflicts_with_all = ["detach", "array", "hold", "dependency", "script"])]
+    #[arg(long, conflicts_with_all = ["detach", "array", "hold", "requeue", "dependency", "script"])]
     pub interactive: bool,
     /// With --interactive: give the job a terminal of its own, shown on this one
     #[arg(long, short, requires = "interactive", conflicts_with_all = ["stdin", "stdout", "stderr", "merge", "capture"])]

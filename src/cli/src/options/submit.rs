@@ -20,7 +20,7 @@ use super::jobs::parse_session;
                        deputyctl submit --app portal --cancel 1234\n\nThe script is a file, or standard input. Its lines that \
                        begin with #SBATCH become typed requests, on which policy decides: partition, account, qos, nodes, \
                        ntasks, cpus-per-task, mem, time, gres (of GPUs), gpus-per-node, constraint, chdir, input, output, \
-                       error, open-mode, job-name and hold; export, get-user-env, requeue and mail are passed over. Any other \
+                       error, open-mode, job-name, hold, requeue and no-requeue; export, get-user-env and mail are passed over. Any other \
                        is an error.\n\nIt prints what sbatch would: 'Submitted batch job N', or with --parsable N alone. \
                        --query prints the state in Slurm's words and, of a job that runs, its node; nothing of one that has ended."
 )]

@@ -15,7 +15,7 @@ use crate::project_group::{GroupMember, GroupRecord};
 use crate::queue::GpuIndex;
 use crate::quota::QuotaUsage;
 use crate::slurm::resources::Cluster;
-use crate::slurm::{ClusterName, SlurmCommand, SlurmJobId, SlurmRequest, SlurmState};
+use crate::slurm::{ClusterName, SlurmCommand, SlurmJobId, SlurmRequest, Standing};
 use crate::stream::{CapturedStream, Streams};
 
 use super::files::FilesRequest;
@@ -627,5 +627,5 @@ pub enum LauncherReply {
     /// What the cluster has.
     Cluster(Cluster),
     /// Where jobs at Slurm stand.
-    AtSlurm(Vec<(JobId, SlurmState)>),
+    AtSlurm(Vec<(JobId, Standing)>),
 }

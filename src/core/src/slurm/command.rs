@@ -21,8 +21,8 @@ pub fn sbatch(
         "--parsable",
         "--export=NONE",
         "--propagate=NONE",
-        // A job is one run: what a node's failure ended is told, not repeated.
-        "--no-requeue",
+        // What a node's failure ended is told, and repeated only where that was asked for.
+        if asked.requeue { "--requeue" } else { "--no-requeue" },
         "--input=none",
         "--output=/dev/null",
         "--error=/dev/null",
@@ -84,7 +84,8 @@ fn time(seconds: u32) -> String {
 pub fn squeue(users: &[OsUid], jobs: &[&JobId]) -> Vec<String> {
     let users: Vec<String> = users.iter().map(ToString::to_string).collect();
     let users = format!("--user={}", users.join(","));
-    let format = "--Format=JobID:|,UserID:|,Name:|,State:|,exit_code:|,BatchHost:|,Reason:|";
+    let format =
+        "--Format=JobID:|,UserID:|,Name:|,State:|,exit_code:|,BatchHost:|,RestartCnt:|,StartTime:|,Reason:|";
     words(&["squeue", "--noheader", "--all", "--states=all", format, &users, &names(jobs)])
 }
 
@@ -121,7 +122,7 @@ pub fn find_in_accounting(job: &JobId) -> Vec<String> {
     ])
 }
 
-/// A word about a job: `scancel` ends it, or sends a signal to its first process; `scontrol` has it wait or go on.
+/// A word about a job: `scancel` ends it, or sends a signal to its first process; `scontrol` has it wait, go on or run again.
 pub fn about(job: SlurmJobId, wanted: SlurmCommand) -> Vec<String> {
     let number = job.to_string();
     match wanted {
@@ -131,6 +132,7 @@ pub fn about(job: SlurmJobId, wanted: SlurmCommand) -> Vec<String> {
         }
         SlurmCommand::Hold => words(&["scontrol", "hold", &number]),
         SlurmCommand::Release => words(&["scontrol", "release", &number]),
+        SlurmCommand::Requeue => words(&["scontrol", "requeue", &number]),
     }
 }
 
@@ -168,6 +170,7 @@ mod tests {
             gpus: 3,
             features: ["a100", "fast"].map(|name| name.parse().unwrap()).to_vec(),
             hold: true,
+            requeue: true,
             ..SlurmRequest::default()
         };
         let after = [(When::AfterOk, SlurmJobId(5)), (When::After, SlurmJobId(6))];
@@ -185,6 +188,7 @@ mod tests {
             "--dependency=afterok:5,after:6",
             "--kill-on-invalid-dep=yes",
             "--hold",
+            "--requeue",
             "--time=100:01:01",
             "--export=NONE",
             "--propagate=NONE",
@@ -194,10 +198,11 @@ mod tests {
         }
         let least = sbatch(&job(), &SlurmRequest::default(), &JobBounds::default(), &[]);
         assert!(least.iter().skip(1).all(|word| word.starts_with("--") && word.matches('\n').count() == 0));
-        for option in ["--gres=none", "--array=", "--dependency=", "--constraint=", "--gpus="] {
+        for option in ["--no-requeue", "--gres=none", "--array=", "--dependency=", "--constraint=", "--gpus="]
+        {
             assert!(least.iter().any(|word| word == option), "{option} in {least:?}");
         }
-        for option in ["--partition", "--account", "--qos", "--mem", "--time"] {
+        for option in ["--requeue", "--partition", "--account", "--qos", "--mem", "--time"] {
             assert!(!least.iter().any(|word| word.starts_with(option)), "{option} in {least:?}");
         }
     }
@@ -209,5 +214,6 @@ mod tests {
         assert_eq!(about(SlurmCommand::Signal(10)), ["scancel", "--batch", "--signal=10", "7"]);
         assert_eq!(about(SlurmCommand::Hold), ["scontrol", "hold", "7"]);
         assert_eq!(about(SlurmCommand::Release), ["scontrol", "release", "7"]);
+        assert_eq!(about(SlurmCommand::Requeue), ["scontrol", "requeue", "7"]);
     }
 }

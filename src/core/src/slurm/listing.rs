@@ -89,6 +89,10 @@ pub struct Queued {
     pub status: u32,
     /// Where its script runs; empty while it does not.
     pub host: String,
+    /// How often it was put back into the queue after it had begun.
+    pub restarts: u32,
+    /// When its latest run began, or is to begin, seconds since 1970; none where that is not said.
+    pub started: Option<u64>,
     /// For what it waits.
     pub reason: String,
 }
@@ -132,15 +136,17 @@ fn status(text: &str) -> Option<u32> {
 }
 
 fn queued(line: &str) -> Option<Queued> {
-    let mut fields = line.splitn(7, '|').skip(1);
+    let mut fields = line.splitn(9, '|').skip(1);
     let mut field = || fields.next();
     let (uid, name) = (field()?.parse().ok()?, field()?.to_owned());
-    let (state, status, host, reason) = (field()?, status(field()?)?, field()?, field()?.strip_suffix('|')?);
+    let (state, status, host) = (field()?, status(field()?)?, field()?);
+    let (restarts, started, reason) =
+        (field()?.parse().ok()?, field()?.parse().ok(), field()?.strip_suffix('|')?);
     let word = !state.is_empty() && state.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
     let reason = reason.chars().filter(|character| !character.is_control()).take(60).collect();
-    // "n/a" while it has none.
+    // "n/a" while it has none; and a time that is none is "N/A".
     let host = if is_host(host) { host.to_owned() } else { String::new() };
-    word.then(|| Queued { uid, name, state: state.to_owned(), status, host, reason })
+    word.then(|| Queued { uid, name, state: state.to_owned(), status, host, restarts, started, reason })
 }
 
 /// A job and its steps in the accounting.
@@ -261,8 +267,8 @@ mod tests {
     #[test]
     fn a_queue_has_jobs_and_no_parts_of_jobs() {
         let jobs = queue(
-            "5|1001|n|PENDING|0|n1|Resources|\n6_[1-9]|1001|n|PENDING|0|Priority|\n8+1|1001|n|PENDING|0|n1|Priority|\n\
-             7|1002|n|RUNNING|0|n1|None|\n",
+            "5|1001|n|PENDING|0|n1|0|3|Resources|\n6_[1-9]|1001|n|PENDING|0|Priority|\n8+1|1001|n|PENDING|0|n1|0|3|Priority|\n\
+             7|1002|n|RUNNING|0|n1|0|3|None|\n",
         );
         assert_eq!((jobs.jobs.len(), jobs.strange().len()), (2, 0));
         assert_eq!(jobs.about(FIVE).entry().unwrap().reason, "Resources");
@@ -271,17 +277,17 @@ mod tests {
 
     #[test]
     fn a_strange_line_of_the_queue_takes_the_word_from_its_own_job_alone() {
-        let good = "5|1001|n|PENDING|0|n1|Resources|\n";
+        let good = "5|1001|n|PENDING|0|n1|0|3|Resources|\n";
         for bad in [
             "9|1001|n|PENDING",
-            "9|1001|n|PENDING|0|n1|Resources",
-            "9|1001|n|PENDING|0:0|n1|Resources|",
-            "9|x|n|PENDING|0|n1|y|",
-            "9|1001|n|pending|0|n1|y|",
-            "9|1001|n||0|n1|y|",
-            "9|1001|n|RUNNING|0|n1|None|\n9|1001|n|COMPLETED|0|n1|None|",
+            "9|1001|n|PENDING|0|n1|0|3|Resources",
+            "9|1001|n|PENDING|0:0|n1|0|3|Resources|",
+            "9|x|n|PENDING|0|n1|0|3|y|",
+            "9|1001|n|pending|0|n1|0|3|y|",
+            "9|1001|n||0|n1|0|3|y|",
+            "9|1001|n|RUNNING|0|n1|0|3|None|\n9|1001|n|COMPLETED|0|n1|0|3|None|",
             "slurm_load_jobs error: Unable to contact slurm controller",
-            "_9|1001|n|RUNNING|0|n1|None|",
+            "_9|1001|n|RUNNING|0|n1|0|3|None|",
             "",
             "|",
         ] {

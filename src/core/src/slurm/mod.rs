@@ -26,7 +26,7 @@ pub use dependency::{Dependency, When};
 pub use interactive::Interactive;
 pub use names::{ClusterName, Feature, Partition, Qos, SlurmAccount};
 pub use policy::{Accounts, SlurmPolicy};
-pub use state::{Ended, SlurmState};
+pub use state::{Ended, SlurmState, Standing};
 
 /// Where a job runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -78,6 +78,8 @@ pub struct SlurmRequest {
     pub array: Option<ArrayPart>,
     /// Whether somebody speaks with it, and how.
     pub interactive: Option<Interactive>,
+    /// Whether it may be run again: by Slurm, after a node failed, say, or where somebody asks for it.
+    pub requeue: bool,
 }
 
 /// A word about a job that Slurm has.
@@ -91,6 +93,8 @@ pub enum SlurmCommand {
     Hold,
     /// It may begin.
     Release,
+    /// End the run that is on, and run it again.
+    Requeue,
 }
 
 impl SlurmRequest {
@@ -107,6 +111,7 @@ impl SlurmRequest {
             || self.hold
             || self.array.is_some()
             || self.interactive.is_some()
+            || self.requeue
     }
 }
 

@@ -66,6 +66,8 @@ pub struct SlurmPolicy {
     pub array: u32,
     /// Whether somebody may speak with a job while it runs.
     pub interactive: bool,
+    /// Whether a job may be run again.
+    pub requeue: bool,
 }
 
 impl SlurmPolicy {
@@ -134,6 +136,9 @@ impl SlurmPolicy {
         if asked.interactive.is_some() {
             self.check_interactive(asked, rule)?;
         }
+        if asked.requeue {
+            self.check_requeue(rule)?;
+        }
         let (nodes, tasks) = (Some(nodes), Some(tasks));
         Ok(SlurmRequest { cluster, partition, account, qos, nodes, tasks, ..asked.clone() })
     }
@@ -147,12 +152,25 @@ impl SlurmPolicy {
             )
             .remedy("name files for its input and output, or have the administrator allow it"));
         }
-        if asked.hold || !asked.dependencies.is_empty() || asked.array.is_some() {
+        if asked.hold || asked.requeue || !asked.dependencies.is_empty() || asked.array.is_some() {
             return Err(Denial::invalid(
-                "hold, dependency and indices are not for an interactive job: somebody waits for it",
+                "hold, requeue, dependency and indices are not for an interactive job: somebody waits for it",
             ));
         }
         Ok(())
+    }
+
+    /// Whether jobs of the kind may be run again. `rule` is the key of the kind.
+    pub fn check_requeue(&self, rule: &str) -> Result<(), Denial> {
+        if self.requeue {
+            return Ok(());
+        }
+        Err(Denial::new(
+            Code::ExecutorNotAllowed,
+            format!("{rule}.slurm.requeue"),
+            "jobs of this kind are not run again",
+        )
+        .remedy("ask for a job that runs once, or have the administrator allow it"))
     }
 }
 
@@ -255,6 +273,7 @@ mod tests {
         constraints = ["a100"]
         array = 3
         interactive = true
+        requeue = true
         [kinds.cluster]
         commands = ["*"]
         executor = "slurm"
@@ -308,6 +327,9 @@ mod tests {
         }
         assert_eq!(refused(&cluster, &SlurmRequest { array: array("0"), ..none() }).0, Code::LimitNotAllowed);
         assert_eq!(refused(&cluster, &SlurmRequest { features: features(&["a100"]), ..none() }).0, not);
+        let again = SlurmRequest { requeue: true, ..none() };
+        assert_eq!(refused(&cluster, &again), (not, "kinds.x.slurm.requeue".to_owned()));
+        assert!(both.slurm.as_ref().unwrap().check(&again, "x").unwrap().requeue);
         assert_eq!(refused(&cluster, &SlurmRequest { qos: "normal".parse().ok(), ..none() }).0, not);
         assert!(both.slurm.unwrap().check(&SlurmRequest { nodes: Some(0), ..none() }, "x").is_err());
     }
@@ -325,6 +347,7 @@ mod tests {
         let after = Dependency { when: When::AfterOk, job: JobId::from_random([1; JobId::BYTES]) };
         for waits in [
             SlurmRequest { hold: true, ..asked.clone() },
+            SlurmRequest { requeue: true, ..asked.clone() },
             SlurmRequest { array: array("0-2"), ..asked.clone() },
             SlurmRequest { dependencies: vec![after], ..asked.clone() },
         ] {

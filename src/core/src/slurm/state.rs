@@ -8,6 +8,9 @@ use crate::job::{EndCause, JobEnd, Usage};
 /// Slurm's word for a job that somebody cancelled.
 pub const CANCELLED: &str = "CANCELLED";
 
+/// Its word for a run after which there is another one.
+const REQUEUED: &str = "REQUEUED";
+
 /// The signal with which it ends one, and one whose time is up.
 pub const TERM: i32 = 15;
 
@@ -24,6 +27,15 @@ pub struct Ended {
     pub ended_us: u64,
 }
 
+/// What Slurm says of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Where it stands.
+    pub state: SlurmState,
+    /// How often it was put back into the queue after it had begun; 0 where Slurm's queue does not have it any more.
+    pub restarts: u32,
+}
+
 /// Where a job stands, by Slurm's word.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SlurmState {
@@ -37,6 +49,9 @@ pub enum SlurmState {
         /// Where its script does; empty where that is not told.
         host: String,
     },
+    /// A run ends of a job that was put back into the queue. It is not told which one: the run that had to make room, or the
+    /// one after it.
+    Completing,
     /// The queue no longer has it running, and the accounting does not have its end yet.
     Unsettled,
     /// It ended.
@@ -100,15 +115,21 @@ impl Own {
     }
 }
 
-/// Where the job of this name and user stands, by both answers; none where they do not tell. What is somebody else's, or
+/// What is said of the job of this name and user by both answers; none where they do not tell. What is somebody else's, or
 /// another job's, is not there.
-pub fn state(
+pub fn standing(
     name: &str,
     uid: u32,
     queued: Listed<'_, Queued>,
     accounted: Listed<'_, Accounted>,
-) -> Option<SlurmState> {
+) -> Option<Standing> {
     let queued = queued.filter(|queued| queued.uid == uid && queued.name == name);
+    let accounted = accounted.filter(|accounted| accounted.uid == Some(uid) && accounted.name == name);
+    let restarts = queued.entry().map_or(0, |queued| queued.restarts);
+    Some(Standing { state: state(queued, accounted)?, restarts })
+}
+
+fn state(queued: Listed<'_, Queued>, accounted: Listed<'_, Accounted>) -> Option<SlurmState> {
     if queued == Listed::NoNews {
         return None;
     }
@@ -116,7 +137,10 @@ pub fn state(
     if let Some(open) = queued.and_then(open) {
         return Some(open);
     }
-    match accounted.filter(|accounted| accounted.uid == Some(uid) && accounted.name == name) {
+    if let Some(state) = queued.and_then(|queued| between_runs(queued, accounted.entry())) {
+        return Some(state);
+    }
+    match accounted {
         Listed::NoNews => None,
         Listed::As(accounted) => Some(by_accounting(accounted, queued.map_or(0, |queued| queued.status))),
         // It ended, and the accounting will hear of it.
@@ -128,11 +152,31 @@ pub fn state(
 /// What the queue alone says of a job that has not ended.
 pub fn open(queued: &Queued) -> Option<SlurmState> {
     match queued.state.as_str() {
-        "PENDING" | "CONFIGURING" | "REQUEUED" | "REQUEUE_HOLD" | "REQUEUE_FED" | "SPECIAL_EXIT"
+        "PENDING" | "CONFIGURING" | REQUEUED | "REQUEUE_HOLD" | "REQUEUE_FED" | "SPECIAL_EXIT"
         | "RESV_DEL_HOLD" => Some(SlurmState::Waiting { reason: queued.reason.clone() }),
+        "COMPLETING" if queued.restarts > 0 => Some(SlurmState::Completing),
         "RUNNING" | "COMPLETING" | "SUSPENDED" | "STOPPED" | "SIGNALING" | "STAGE_OUT" | "RESIZING" => {
             Some(SlurmState::Running { host: queued.host.clone() })
         }
+        _ => None,
+    }
+}
+
+/// What it means that a job has ended which was put back into the queue, where the accounting has no row of that end.
+fn between_runs(queued: &Queued, accounted: Option<&Accounted>) -> Option<SlurmState> {
+    if queued.restarts == 0 {
+        return None;
+    }
+    let given_up = matches!(queued.state.as_str(), CANCELLED | "DEADLINE");
+    let never_ran = SlurmState::NeverRan { state: queued.state.clone() };
+    let earlier = |row: &Accounted| row.ended.zip(queued.started).is_some_and(|(ended, begun)| ended < begun);
+    match accounted {
+        // It waited for a further run.
+        _ if given_up && queued.host.is_empty() => Some(never_ran),
+        // The row is of an earlier run; that of the last one is on its way.
+        Some(row) if earlier(row) => Some(SlurmState::Unsettled),
+        // The run that was to make room was still ending.
+        Some(row) if given_up && row.state == REQUEUED => Some(never_ran),
         _ => None,
     }
 }
@@ -154,7 +198,7 @@ fn by_accounting(job: &Accounted, status: u32) -> SlurmState {
         CANCELLED => (None, TERM, Some(EndCause::Cancelled)),
         "TIMEOUT" => (None, TERM, Some(EndCause::TimeLimit)),
         "OUT_OF_MEMORY" => (None, 9, Some(EndCause::OutOfMemory)),
-        "PENDING" | "RUNNING" | "SUSPENDED" | "RESIZING" | "REQUEUED" => return SlurmState::Unsettled,
+        "PENDING" | "RUNNING" | "SUSPENDED" | "RESIZING" | REQUEUED => return SlurmState::Unsettled,
         _ => return SlurmState::Failed { state: shown },
     };
     let end = match own {
@@ -187,6 +231,15 @@ mod tests {
     use super::*;
 
     const FIVE: SlurmJobId = SlurmJobId(5);
+
+    fn state(
+        name: &str,
+        uid: u32,
+        queued: Listed<'_, Queued>,
+        accounted: Listed<'_, Accounted>,
+    ) -> Option<SlurmState> {
+        standing(name, uid, queued, accounted).map(|standing| standing.state)
+    }
 
     fn one(rows: &str) -> SlurmState {
         state("n", 1001, Listed::Absent, accounting(rows).about(FIVE)).unwrap()
@@ -241,7 +294,7 @@ mod tests {
         let rows = "5|1001|n|FAILED|127:0|0|00:00|00:00||9";
         let accounted = accounting(rows);
         let with = |status: u32, state: &str| {
-            let queued = queue(&format!("5|1001|n|{state}|{status}|n1|NonZeroExitCode|"));
+            let queued = queue(&format!("5|1001|n|{state}|{status}|n1|0|3|NonZeroExitCode|"));
             state_of(queued.about(FIVE), accounted.about(FIVE))
         };
         let code = |code| (JobEnd::Exited { code }, None);
@@ -279,7 +332,7 @@ mod tests {
         assert_eq!(one("5|1001|n|RUNNING|0:0|7|00:00|00:00||Unknown"), SlurmState::Unsettled);
         // As it is where srun gave one back that waited.
         for status in ["-1", "-2"] {
-            let queued = queue(&format!("5|1001|n|CANCELLED|{status}|localhost|Resources|"));
+            let queued = queue(&format!("5|1001|n|CANCELLED|{status}|localhost|0|3|Resources|"));
             let cancelled = accounting("5|1001|n|CANCELLED by 1001|0:0|0|00:00|00:00||9");
             assert_eq!(
                 state("n", 1001, queued.about(FIVE), cancelled.about(FIVE)),
@@ -290,9 +343,57 @@ mod tests {
         assert_eq!(one("5|1001|m|COMPLETED|0:0|7|00:00|00:00||9"), SlurmState::Gone);
         assert_eq!(one("5|1002|n|COMPLETED|0:0|7|00:00|00:00||9"), SlurmState::Gone);
         assert_eq!(one(""), SlurmState::Gone);
-        let queued = queue("5|1001|n|COMPLETED|0|n1|None|");
+        let queued = queue("5|1001|n|COMPLETED|0|n1|0|3|None|");
         let of = |uid| state("n", uid, queued.about(FIVE), Listed::Absent);
         assert_eq!((of(1001), of(1002)), (Some(SlurmState::Unsettled), Some(SlurmState::Gone)));
+    }
+
+    #[test]
+    fn of_a_job_that_was_put_back_only_the_end_of_its_last_run_counts() {
+        let told = |queued: &str, accounted: &str| {
+            let (queued, accounted) = (queue(queued), accounting(accounted));
+            standing("n", 1001, queued.about(FIVE), accounted.about(FIVE)).unwrap()
+        };
+        let said = |queued: &str, accounted: &str| {
+            let Standing { state, restarts } = told(queued, accounted);
+            assert_eq!(restarts, 1, "{queued}");
+            Some(state)
+        };
+        // As Slurm says it from the moment of the requeue on.
+        let put_back =
+            "5|1001|n|REQUEUED|0:0|1|00:00|00:00||17\n5.batch||batch|CANCELLED|0:15|1|00:00|00:00||17";
+        assert_eq!(said("5|1001|n|COMPLETING|0|n1|1|16|None|", put_back), Some(SlurmState::Completing));
+        let waits = Some(SlurmState::Waiting { reason: "BeginTime".into() });
+        assert_eq!(said("5|1001|n|PENDING|0|n/a|1|138|BeginTime|", put_back), waits);
+        assert_eq!(said("5|1001|n|PENDING|768|n/a|1|N/A|BeginTime|", put_back), waits);
+        let runs = Some(SlurmState::Running { host: "n1".into() });
+        assert_eq!(said("5|1001|n|RUNNING|0|n1|1|138|None|", put_back), runs);
+        // It was cancelled where it waited.
+        let never = Some(SlurmState::NeverRan { state: CANCELLED.to_owned() });
+        for cancelled in ["5|1001|n|CANCELLED|0|n/a|1|40|BeginTime|", "5|1001|n|CANCELLED|0|n1|1|16|None|"] {
+            assert_eq!(said(cancelled, put_back), never, "{cancelled}");
+        }
+        // Its last run was cancelled, and the accounting will have that.
+        let last = "5|1001|n|CANCELLED|0|n1|1|138|None|";
+        assert_eq!(said(last, put_back), Some(SlurmState::Unsettled));
+        // The accounting does not have the last run yet, whatever it says of the one before.
+        let ended = "5|1001|n|FAILED|768|n1|1|138|NonZeroExitCode|";
+        for earlier in ["REQUEUED", "NODE_FAIL", "PREEMPTED", "COMPLETED"] {
+            let row = format!("5|1001|n|{earlier}|0:0|1|00:00|00:00||17");
+            assert_eq!(said(ended, &row), Some(SlurmState::Unsettled), "{earlier}");
+        }
+        let last = "5|1001|n|FAILED|3:0|0|00:00|00:00||138\n5.batch||batch|FAILED|3:0|0|00:00|00:00||138";
+        let Some(SlurmState::Ended(last)) = said(ended, last) else { panic!("it has ended") };
+        assert_eq!((last.end, last.ended_us), (JobEnd::Exited { code: 3 }, 138_000_000));
+        // Of one that was never put back this is as ever.
+        let node_fail = "5|1001|n|NODE_FAIL|0:0|1|00:00|00:00||17";
+        let failed = SlurmState::Failed { state: "NODE_FAIL".into() };
+        let row = "5|1001|n|NODE_FAIL|0|n1|0|138|NodeDown|";
+        assert_eq!(told(row, node_fail), Standing { state: failed, restarts: 0 });
+        assert_eq!(told("", put_back), Standing { state: SlurmState::Unsettled, restarts: 0 });
+        // Neither is the count of somebody else's job.
+        let strangers = "5|1002|n|RUNNING|0|n1|1|138|None|";
+        assert_eq!(told(strangers, ""), Standing { state: SlurmState::Gone, restarts: 0 });
     }
 
     #[test]
@@ -304,7 +405,7 @@ mod tests {
         // The accounting alone would tell one of two codes, where the queue tells the code.
         let ended = accounting("5|1001|n|FAILED|127:0|0|00:00|00:00||9");
         assert_eq!(state("n", 1001, queue("5|x").about(FIVE), ended.about(FIVE)), None);
-        let runs = queue("5|1001|n|RUNNING|0|n1|None|");
+        let runs = queue("5|1001|n|RUNNING|0|n1|0|3|None|");
         assert_eq!(
             state("n", 1001, runs.about(FIVE), Listed::NoNews),
             Some(SlurmState::Running { host: "n1".into() })

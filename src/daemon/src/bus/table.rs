@@ -447,7 +447,8 @@ methods! {
     /// executor (s: local, slurm or auto; where it is absent, the kind's), and for Slurm cluster, partition, slurm_account and qos (s),
     /// nodes and tasks (u), constraint (s: features that each node has to have, with commas between), dependency (s: after,
     /// afterok, afternotok or afterany, a colon and the id of a job of the same account at Slurm; several with commas, of
-    /// which each has to hold) and hold (b: it waits for Job.Release); cpus is then for each task, memory and gpus for each
+    /// which each has to hold), hold (b: it waits for Job.Release) and requeue (b: where policy allows it, the job is run again
+    /// under the same id after a node failed, say, or by Job.Requeue); cpus is then for each task, memory and gpus for each
     /// node, and stdin, stdout and stderr are files. With interactive (b), where policy allows it, they are as for any job
     /// of this machine, or terminal (h: the slave of a pseudo-terminal that nothing else has) takes their place;
     ///
@@ -488,11 +489,12 @@ methods! {
     /// ending, done, lost, abandoned) with the time of each and, when it is done, how it ended (cause, where it did not
     /// by itself), what it used, by what its limits were held (limits_by), and how much it wrote to captured streams; executor, where
     /// that was left to Deputy with why (chosen: only-slurm, only-here, room, no-room), and of one at Slurm cluster and
-    /// slurm_job (u, the number there), while it waits Slurm's reason, while it runs host, and of one of an array array (s) and index (u);
+    /// slurm_job (u, the number there), of one that may run again requeues (u, how often that has happened; started is the time
+    /// of the latest run), while it waits Slurm's reason, while it runs host, and of one of an array array (s) and index (u);
     /// stdout and stderr (ay), where they are files.
     Job.Get() -> (job) by OwnerOrApplicationOrAdministrator(View) => jobs::calls::get;
     /// A pipe with one line of JSON for each state of the job, beginning with the present one; end of file follows
-    /// the last. A reader that does not read loses lines, never the end of file.
+    /// the last. Only a job with requeues goes from running back to queued. A reader that does not read loses lines, never the end of file.
     Job.Watch() -> (pipe) by OwnerOrApplicationOrAdministrator(View) => jobs::calls::watch;
     /// A pipe with what the job wrote to stdout or stderr, where that is captured: as much as there is now, or with follow
     /// everything until the job has ended. Where bytes are not kept, or were not read in time, a line that says how many
@@ -508,6 +510,9 @@ methods! {
     /// Lets it go on. Options: by (s).
     Job.Release(options) -> () by OwnerOrApplicationOrAdministrator(ManageJobs),
         needs Needs::ReadOrOwn(Permission::ManageJobs) => jobs::calls::release;
+    /// Ends the run of a job at Slurm that is on and has it run again, where it was submitted with requeue. Options: by (s).
+    Job.Requeue(options) -> () by OwnerOrApplicationOrAdministrator(ManageJobs),
+        needs Needs::ReadOrOwn(Permission::ManageJobs) => jobs::calls::requeue;
     /// Sends a signal to the job's first process. Options: by (s).
     Job.Signal(signal, options) -> () by OwnerOrApplicationOrAdministrator(ManageJobs),
         needs Needs::ReadOrOwn(Permission::ManageJobs) => jobs::calls::signal;

@@ -234,6 +234,7 @@ pub fn slurm(options: &mut Options) -> Result<SlurmRequest, Denial> {
         features: features(options)?,
         dependencies: options.name::<Dependencies>("dependency")?.unwrap_or_default().0,
         hold: options.flag("hold")?,
+        requeue: options.flag("requeue")?,
         ..SlurmRequest::default()
     })
 }

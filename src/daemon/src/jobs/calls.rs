@@ -39,10 +39,12 @@ fn now(daemon: &Daemon, mut job: Job) -> Job {
         let newer = live.job();
         job.state = newer.state;
         job.starting = job.starting.or(newer.starting);
-        job.started = job.started.or(newer.started);
+        // What runs again has begun anew.
+        job.started = if newer.requeues > 0 { newer.started } else { job.started.or(newer.started) };
         job.ending = newer.ending;
         job.ended = newer.ended;
         job.slurm_job = job.slurm_job.or(newer.slurm_job);
+        job.requeues = newer.requeues;
         job.reason = newer.reason;
         job.host = newer.host;
     }
@@ -125,6 +127,29 @@ async fn wait_or_go_on(call: Call, mut options: Options, held: bool) -> Result<G
     }
     executor::hold(&call.daemon.tracker, &live, held).await?;
     let command = if held { "hold" } else { "release" }.to_owned();
+    call.daemon.store.commit(Change::JobCommanded { id: job.id, command }, actor).await?;
+    Ok(grant.answer(()))
+}
+
+/// `Job.Requeue`.
+pub async fn requeue(call: Call, (mut options,): (Options,)) -> Result<Granted<()>, Denial> {
+    let by = options.by()?;
+    options.finish()?;
+    let (grant, job, actor) = to_command(&call, by).await?;
+    if job.spec.executor != Executor::Slurm {
+        return Err(Denial::invalid("only a job at Slurm is run again"));
+    }
+    let live = call.daemon.tracker.get(&job.id).ok_or_else(ended)?;
+    if !job.spec.slurm.requeue {
+        return Err(Denial::new(
+            Code::Conflict,
+            "job",
+            "the job was not submitted as one that may run again",
+        )
+        .remedy("submit another one; with the option requeue it can be"));
+    }
+    executor::requeue(&call.daemon.tracker, &live).await?;
+    let command = "requeue".to_owned();
     call.daemon.store.commit(Change::JobCommanded { id: job.id, command }, actor).await?;
     Ok(grant.answer(()))
 }

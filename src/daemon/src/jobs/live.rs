@@ -7,7 +7,8 @@ use deputy_core::message::JobCommand;
 use deputy_core::queue::GpuIndex;
 use deputy_core::slurm::SlurmJobId;
 use deputy_core::{Code, Denial, JobId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex as Turns, MutexGuard as Turn, mpsc, watch};
+use tokio::time::Instant;
 
 use super::shown::Shown;
 use super::signals::Subscribers;
@@ -24,6 +25,7 @@ pub struct Live {
     now: Mutex<Now>,
     changed: watch::Sender<()>,
     subscribers: OnceLock<Arc<Subscribers>>,
+    requeued: Turns<Option<Instant>>,
 }
 
 struct Now {
@@ -38,7 +40,14 @@ impl Live {
     pub fn new(job: Job) -> (Self, mpsc::Receiver<JobCommand>) {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let now = Mutex::new(Now { job, foreign: None, watchers: Watchers::default() });
-        (Self { commands, now, changed: watch::Sender::new(()), subscribers: OnceLock::new() }, receiver)
+        let live = Self {
+            commands,
+            now,
+            changed: watch::Sender::new(()),
+            subscribers: OnceLock::new(),
+            requeued: Turns::default(),
+        };
+        (live, receiver)
     }
 
     /// Has the states told to these too, from the next one on.
@@ -79,6 +88,40 @@ impl Live {
     /// Takes note of where it runs at Slurm.
     pub fn runs_on(&self, host: String) {
         self.lock().job.host = Some(host).filter(|host| !host.is_empty());
+    }
+
+    /// When Slurm was last told to run it again. Whoever tells it so, and whoever takes in what it says of the job, has this
+    /// meanwhile: an end that it told before is no end any more.
+    pub async fn requeued(&self) -> Turn<'_, Option<Instant>> {
+        self.requeued.lock().await
+    }
+
+    /// Whether Slurm has put it back into its queue since that was last heard of, by how often it says it did.
+    pub fn runs_again(&self, requeues: u32) -> bool {
+        is_put_back(&self.lock().job, requeues)
+    }
+
+    /// Moves it back to the queue and tells the watchers; one that is being ended still is. What does not go back, since it did
+    /// not ask for that, stays where it is.
+    pub fn goes_back(&self, requeues: u32) {
+        let mut now = self.lock();
+        let job = &mut now.job;
+        if !is_put_back(job, requeues) {
+            return;
+        }
+        job.requeues = requeues;
+        job.started = None;
+        (job.reason, job.host) = (None, None);
+        if job.state == (JobState::Running {}) {
+            job.state = JobState::Starting {};
+            self.told(now);
+        }
+    }
+
+    /// Whether no run of it was seen.
+    pub fn never_ran(&self) -> bool {
+        let job = &self.lock().job;
+        job.started.is_none() && job.requeues == 0
     }
 
     /// Its state.
@@ -163,6 +206,12 @@ impl Live {
         }
         job.state = state;
         job.reason = None;
+        self.told(now);
+        true
+    }
+
+    /// Tells a new state to everybody who wants to hear it.
+    fn told(&self, mut now: MutexGuard<'_, Now>) {
         let line = Shown::from(&now.job).line();
         let last = !now.job.state.is_open();
         now.watchers.tell(&line, last);
@@ -171,7 +220,6 @@ impl Live {
         }
         drop(now);
         self.changed.send_replace(());
-        true
     }
 
     fn lock(&self) -> MutexGuard<'_, Now> {
@@ -179,7 +227,12 @@ impl Live {
     }
 }
 
-/// A job's states have an order, and it never goes back.
+/// Whether this is how often a job was put back that asked for it, and not known yet.
+fn is_put_back(job: &Job, requeues: u32) -> bool {
+    job.spec.slurm.requeue && job.state.is_open() && requeues > job.requeues
+}
+
+/// A job's states have an order. Only what Slurm runs again goes back ([`Live::goes_back`]).
 fn rank(state: &JobState) -> u8 {
     match state {
         JobState::Queued {} => 0,
@@ -212,6 +265,35 @@ mod tests {
             (job.starting, job.started, job.ended),
             (Some(Timestamp(7)), Some(Timestamp(7)), Some(Timestamp(7)))
         );
+    }
+
+    #[test]
+    fn only_what_asked_for_it_goes_back_and_each_time_once() {
+        let (live, _commands) = Live::new(job(JobState::Running {}));
+        live.goes_back(1);
+        assert_eq!((live.state(), live.job().requeues), (JobState::Running {}, 0));
+        let mut asked = job(JobState::Queued {});
+        asked.spec.slurm.requeue = true;
+        let (live, _commands) = Live::new(asked);
+        assert!(live.become_state(JobState::Running {}, Some(Timestamp(5))));
+        assert!(live.runs_again(1));
+        live.goes_back(1);
+        let job = live.job();
+        assert_eq!((job.state, job.started, job.requeues), (JobState::Starting {}, None, 1));
+        // What was asked before that happened is answered late.
+        live.goes_back(1);
+        live.goes_back(0);
+        assert!(live.become_state(JobState::Running {}, Some(Timestamp(9))));
+        live.goes_back(1);
+        assert_eq!((live.state(), live.job().started), (JobState::Running {}, Some(Timestamp(9))));
+        // Who wants it ended wants no further run of it.
+        assert!(live.become_state(JobState::Ending { cause: EndCause::Cancelled }, None));
+        live.goes_back(2);
+        assert_eq!(live.job().requeues, 2);
+        assert!(matches!(live.state(), JobState::Ending { .. }));
+        assert!(live.become_state(JobState::Lost { cause: "x".into() }, None));
+        live.goes_back(3);
+        assert_eq!((live.state(), live.job().requeues), (JobState::Lost { cause: "x".into() }, 2));
     }
 
     #[test]

@@ -114,8 +114,8 @@ fn place(
     }
     if names_slurm {
         return Err(Denial::invalid(
-            "cluster, partition, slurm_account, qos, nodes, tasks, constraint, dependency, hold, interactive and arrays are for \
-             Slurm, and this one runs here",
+            "cluster, partition, slurm_account, qos, nodes, tasks, constraint, dependency, hold, requeue, interactive and arrays \
+             are for Slurm, and this one runs here",
         ));
     }
     Ok(Placed { executor, cluster: None, chosen })

@@ -286,6 +286,7 @@ pub async fn accept(
         gpus: Vec::new(),
         forgotten: None,
         slurm_job: None,
+        requeues: 0,
         reason: None,
         host: None,
     };

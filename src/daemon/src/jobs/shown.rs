@@ -33,6 +33,8 @@ pub struct Shown {
     #[serde(skip_serializing_if = "Option::is_none")]
     slurm_job: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    requeues: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     array: Option<String>,
@@ -192,6 +194,7 @@ impl From<&Job> for Shown {
             chosen: job.spec.chosen.map(Chosen::as_str),
             cluster: (job.spec.executor == Executor::Slurm).then(|| cluster_of(job).into()),
             slurm_job: job.slurm_job.map(|number| number.0),
+            requeues: job.spec.slurm.requeue.then_some(job.requeues),
             reason: job.reason.clone(),
             array: part.map(|part| part.array.to_string()),
             index: part.map(|part| part.index),
@@ -253,6 +256,7 @@ pub fn record(job: &Job) -> Record {
         .maybe("chosen", shown.chosen)
         .maybe("cluster", shown.cluster)
         .maybe("slurm_job", shown.slurm_job)
+        .maybe("requeues", shown.requeues)
         .maybe("reason", shown.reason)
         .maybe("host", job.host.clone().filter(|_| job.state.is_open()))
         .maybe("array", shown.array)
@@ -316,6 +320,7 @@ pub(super) mod tests {
             gpus: Vec::new(),
             forgotten: None,
             slurm_job: None,
+            requeues: 0,
             reason: None,
             host: None,
         }

@@ -399,6 +399,13 @@ pub enum Change {
         /// The number that Slurm gave it.
         slurm_job: SlurmJobId,
     },
+    /// Slurm put a job back into its queue, which is to run again.
+    JobRequeued {
+        /// Its id.
+        id: JobId,
+        /// How often that has happened to it.
+        requeues: u32,
+    },
     /// A job's shepherd reported that the program runs.
     JobStarted {
         /// Its id.
@@ -727,6 +734,7 @@ impl Change {
             Change::JobQueued { id, .. }
             | Change::JobLeased { id, .. }
             | Change::JobSubmitted { id, .. }
+            | Change::JobRequeued { id, .. }
             | Change::JobStarted { id, .. }
             | Change::JobEnded { id, .. }
             | Change::JobLost { id, .. }

@@ -151,7 +151,7 @@ impl JobState {
     }
 }
 
-/// One run of a command as an OS account.
+/// One run of a command as an OS account; at Slurm it may be run again, where it asked for that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Job {
@@ -197,6 +197,9 @@ pub struct Job {
     /// The number that Slurm gave it.
     #[serde(default)]
     pub slurm_job: Option<SlurmJobId>,
+    /// How often Slurm put it back into its queue after it had begun. The times above are those of its latest run.
+    #[serde(default)]
+    pub requeues: u32,
     /// What it waits for at Slurm. Only in the daemon's memory.
     #[serde(skip)]
     pub reason: Option<String>,
@@ -235,8 +238,11 @@ mod tests {
         // Records of earlier releases do not have every field.
         let mut earlier: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert!(earlier.as_object_mut().unwrap().remove("chosen").is_some());
-        assert!(earlier["slurm"].as_object_mut().unwrap().remove("cluster").is_some());
+        for field in ["cluster", "requeue"] {
+            assert!(earlier["slurm"].as_object_mut().unwrap().remove(field).is_some());
+        }
         assert_eq!(serde_json::from_value::<JobSpec>(earlier).unwrap(), spec);
+        assert!(!spec.slurm.requeue);
         assert!(!spec.needs_descriptors());
         assert!(JobSpec::default().needs_descriptors());
     }

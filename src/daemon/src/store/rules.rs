@@ -61,6 +61,7 @@ pub(crate) fn apply(
         Change::JobQueued { .. }
         | Change::JobLeased { .. }
         | Change::JobSubmitted { .. }
+        | Change::JobRequeued { .. }
         | Change::JobStarted { .. }
         | Change::JobEnded { .. }
         | Change::JobLost { .. }

@@ -76,6 +76,7 @@ pub fn options(options: &RunOptions) -> Result<(CallOptions<'_>, Way), Failure> 
     put("constraint", joined(&options.constraint));
     put("dependency", joined(&options.dependency));
     put("hold", options.hold.then(|| true.into()));
+    put("requeue", options.requeue.then(|| true.into()));
     if let Some(script) = &options.script {
         put("script", Some(descriptor(open(script)?.into())));
     }

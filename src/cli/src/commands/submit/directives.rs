@@ -23,9 +23,8 @@ const SHORT: [(&str, &str); 13] = [
     ("t", "time"),
 ];
 
-/// Those that say nothing here: the environment is the login's, a job runs once, and Deputy tells how it ended.
-const PASSED_OVER: [&str; 7] =
-    ["export", "get-user-env", "requeue", "no-requeue", "mail-type", "mail-user", "parsable"];
+/// Those that say nothing here: the environment is the login's, and Deputy tells how a job ended.
+const PASSED_OVER: [&str; 5] = ["export", "get-user-env", "mail-type", "mail-user", "parsable"];
 
 /// Adds what the script's lines ask for.
 pub fn add(script: &[u8], call: &mut CallOptions<'static>) -> Result<(), Failure> {
@@ -93,6 +92,9 @@ fn one(text: &str, call: &mut CallOptions<'static>) -> Result<(), Failure> {
             }
         }
         "hold" => ("hold", true.into()),
+        // The later of the two counts, as for sbatch.
+        "requeue" => ("requeue", true.into()),
+        "no-requeue" => ("requeue", false.into()),
         "job-name" => ("name", value.into()),
         "chdir" => ("directory", value.into_bytes().into()),
         "input" | "output" | "error" if value.contains('%') => return Err(bad()),
@@ -197,6 +199,15 @@ mod tests {
         assert_eq!(call.len(), expected.len());
         for (key, value) in expected {
             assert_eq!(call.get(key), Some(&value), "{key}");
+        }
+        for (lines, requeue) in
+            [("--requeue", true), ("--no-requeue", false), ("--requeue\n#SBATCH --no-requeue", false)]
+        {
+            assert_eq!(
+                of(&format!("#SBATCH {lines}\n")).unwrap().get("requeue"),
+                Some(&requeue.into()),
+                "{lines}"
+            );
         }
         for (text, all) in [("5", 300), ("5:30", 330), ("1:00:00", 3600), ("1-0", 86_400), ("0-1:30", 5400)] {
             assert_eq!(seconds(text), Some(all), "{text}");

@@ -14,7 +14,7 @@ use deputy_core::queue::GpuIndex;
 use deputy_core::slurm::{Executor, SlurmJobId};
 
 pub(super) use self::slurm::follow as follow_at_slurm;
-pub use self::slurm::{Clusters, check, cluster_of, hold, slurm_request};
+pub use self::slurm::{Clusters, check, cluster_of, hold, requeue, slurm_request};
 
 use super::admit::Opened;
 use super::live::Live;

@@ -14,7 +14,7 @@ use deputy_core::message::{JobCommand, LauncherReply, LauncherRequest, MAX_ASKED
 use deputy_core::settings::SlurmSettings;
 use deputy_core::slurm::policy::{check_bounds, unknown_cluster};
 use deputy_core::slurm::state::{CANCELLED, TERM};
-use deputy_core::slurm::{ClusterName, Ended, SlurmCommand, SlurmJobId, SlurmRequest, SlurmState};
+use deputy_core::slurm::{ClusterName, Ended, SlurmCommand, SlurmJobId, SlurmRequest, SlurmState, Standing};
 use deputy_core::stream::Captured;
 use deputy_core::{Code, Denial, JobId};
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -24,7 +24,7 @@ use super::{Begun, Hold, local};
 use crate::daemon::Daemon;
 use crate::jobs::admit::Opened;
 use crate::jobs::dependencies;
-use crate::jobs::live::Live;
+use crate::jobs::live::{Live, ended};
 use crate::jobs::stdio::Descriptors;
 use crate::jobs::track::{Tracker, told_to_stop};
 use crate::launcher::LauncherError;
@@ -67,9 +67,12 @@ impl Clusters {
     }
 }
 
+/// Where a job stands, and when that was asked.
+type Heard = (Standing, Instant);
+
 /// Who waits for news of which job of one cluster.
 pub struct Followed {
-    jobs: Mutex<HashMap<JobId, mpsc::UnboundedSender<SlurmState>>>,
+    jobs: Mutex<HashMap<JobId, mpsc::UnboundedSender<Heard>>>,
     /// Told when news can be expected.
     news: Notify,
     /// The turns of those for whom nobody waits to be submitted.
@@ -90,7 +93,7 @@ impl Default for Followed {
 }
 
 impl Followed {
-    fn jobs(&self) -> MutexGuard<'_, HashMap<JobId, mpsc::UnboundedSender<SlurmState>>> {
+    fn jobs(&self) -> MutexGuard<'_, HashMap<JobId, mpsc::UnboundedSender<Heard>>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -104,7 +107,7 @@ impl Followed {
 
 /// The news of one job, for as long as this is held.
 struct News {
-    states: mpsc::UnboundedReceiver<SlurmState>,
+    states: mpsc::UnboundedReceiver<Heard>,
     job: JobId,
     followed: Arc<Followed>,
 }
@@ -226,7 +229,17 @@ pub(crate) async fn follow(
     let mut missed = None;
     loop {
         tokio::select! {
-            Some(state) = news.states.recv() => {
+            Some((Standing { state, restarts }, asked)) = news.states.recv() => {
+                // Nobody has it run again meanwhile; and what was asked before somebody did is of an earlier run.
+                let requeued = live.requeued().await;
+                if requeued.is_some_and(|requeued| asked <= requeued) {
+                    continue;
+                }
+                if live.runs_again(restarts) {
+                    // The ledger first: who is told has to find it there.
+                    tracker.commit(Change::JobRequeued { id: id.clone(), requeues: restarts }).await;
+                    live.goes_back(restarts);
+                }
                 let absent = matches!(state, SlurmState::Gone | SlurmState::Unsettled);
                 let since = *missed.get_or_insert_with(Instant::now);
                 if !absent {
@@ -278,6 +291,25 @@ pub async fn hold(tracker: &Tracker, live: &Live, held: bool) -> Result<(), Deni
     Ok(())
 }
 
+/// Has Slurm end the run of a job that is on, and run it again. Where it goes from here, Slurm says.
+pub async fn requeue(tracker: &Tracker, live: &Live) -> Result<(), Denial> {
+    let mut requeued = live.requeued().await;
+    match live.state() {
+        JobState::Running {} => {}
+        state if !state.is_open() => return Err(ended()),
+        _ => {
+            return Err(Denial::new(Code::Conflict, "job", "the job does not run").remedy(
+                "look at its state: one that waits runs by itself, and one that is being ended has to end",
+            ));
+        }
+    }
+    let said = say(tracker, &live.id(), SlurmCommand::Requeue).await;
+    // Where the answer was lost, too: Slurm may have taken it.
+    *requeued = Some(Instant::now());
+    at(tracker, &live.job()).news.notify_one();
+    Ok(said?)
+}
+
 /// Takes note that a job is to end: from here on that is said each period.
 fn ends(tracker: &Tracker, live: &Live) {
     live.become_state(JobState::Ending { cause: EndCause::Cancelled }, None);
@@ -302,6 +334,7 @@ async fn heard(tracker: &Tracker, live: &Live, state: SlurmState, absent_since: 
             live.waits_for(reason);
             return false;
         }
+        SlurmState::Completing => return false,
         SlurmState::Running { host } => {
             live.runs_on(host);
             if live.become_state(JobState::Running {}, None) {
@@ -314,10 +347,11 @@ async fn heard(tracker: &Tracker, live: &Live, state: SlurmState, absent_since: 
             let (captured, enforcement) = (Captured::default(), Enforcement::default());
             (JobState::Ended { end, cause, usage, captured, enforcement }, Some(Timestamp(ended_us)))
         }
-        SlurmState::NeverRan { state } if live.job().started.is_none() => {
+        SlurmState::NeverRan { state } if live.never_ran() => {
             (JobState::Abandoned { cause: format!("Slurm: {state} before it ran") }, None)
         }
-        // Slurm said that it runs when it had nodes, and it was cancelled before its script was there.
+        // Slurm said that it runs when it had nodes, and it was cancelled before its script was there; or it was where it
+        // waited for a further run.
         SlurmState::NeverRan { state } if state == CANCELLED => {
             let end = JobEnd::Signaled { signal: TERM, core: false };
             let (usage, captured, enforcement) = Default::default();
@@ -372,14 +406,15 @@ async fn poll(tracker: Tracker, cluster: ClusterName, followed: Arc<Followed>) {
 async fn ask(tracker: &Tracker, cluster: &ClusterName, followed: &Followed) {
     let jobs: Vec<JobId> = followed.jobs().keys().cloned().collect();
     for jobs in jobs.chunks(MAX_ASKED) {
+        let asked = Instant::now();
         let request = LauncherRequest::AskSlurm { jobs: jobs.to_vec() };
         match tracker.0.launcher.ask(&request, &[], ANSWER).await {
             Ok(LauncherReply::AtSlurm(states)) => {
                 let listeners = followed.jobs();
-                for (job, state) in states {
+                for (job, standing) in states {
                     if let Some(listener) = listeners.get(&job) {
                         // Who listens no more has heard the end.
-                        let _ = listener.send(state);
+                        let _ = listener.send((standing, asked));
                     }
                 }
             }

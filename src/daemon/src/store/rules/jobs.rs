@@ -38,6 +38,18 @@ pub(super) fn apply(
             draft.put(keys::job(id), &job);
             Ok(())
         }
+        Change::JobRequeued { id, requeues } => {
+            let mut job = need(draft, id)?;
+            // Only what asked for it goes back, and each time once.
+            if !job.state.is_open() || !job.spec.slurm.requeue || *requeues <= job.requeues {
+                return Err(conflict("job", id.to_string(), "it is not one that goes back into the queue"));
+            }
+            job.requeues = *requeues;
+            job.state = JobState::Queued {};
+            job.started = None;
+            draft.put(keys::job(id), &job);
+            Ok(())
+        }
         Change::JobStarted { id, starting, started } => {
             let mut job = need(draft, id)?;
             if job.state != (JobState::Queued {}) {
@@ -140,6 +152,7 @@ fn queue(change: &Change, number: u64, at: Timestamp, draft: &mut Draft<'_>) -> 
         gpus: Vec::new(),
         forgotten: None,
         slurm_job: None,
+        requeues: 0,
         reason: None,
         host: None,
     };

@@ -11,7 +11,7 @@ use deputy_core::job::OsIdentity;
 use deputy_core::message::MAX_ASKED;
 use deputy_core::settings::{Settings, SlurmSettings};
 use deputy_core::slurm::listing::{self, Listed, Listing};
-use deputy_core::slurm::{ClusterName, SlurmJobId, SlurmState, command, state};
+use deputy_core::slurm::{ClusterName, SlurmJobId, Standing, command, state};
 
 use super::program::{Account, run};
 use super::record;
@@ -32,7 +32,7 @@ pub(super) struct Asked {
 /// Answers for those jobs that are at Slurm. Those about which Slurm gave no answer are left out.
 ///
 /// Each is asked about at its own cluster, by its folder. Whoever asks about jobs of several at once waits for all of them.
-pub fn ask(settings: &Settings, jobs: &[JobId]) -> Result<Vec<(JobId, SlurmState)>, Denial> {
+pub fn ask(settings: &Settings, jobs: &[JobId]) -> Result<Vec<(JobId, Standing)>, Denial> {
     if jobs.len() > MAX_ASKED {
         return Err(Denial::invalid(format!("at most {MAX_ASKED} jobs at a time")));
     }
@@ -65,7 +65,7 @@ fn answered(
     settings: &Settings,
     cluster: &ClusterName,
     group: Vec<Asked>,
-) -> Result<Vec<(JobId, SlurmState)>, Denial> {
+) -> Result<Vec<(JobId, Standing)>, Denial> {
     let slurm = super::settings(settings, cluster)?;
     let account = match &slurm.operator {
         Some(operator) => Account::operator(operator)?,
@@ -85,7 +85,7 @@ pub(super) fn states(
     slurm: &SlurmSettings,
     account: &Account,
     asked: Vec<Asked>,
-) -> Result<Vec<(JobId, SlurmState)>, Denial> {
+) -> Result<Vec<(JobId, Standing)>, Denial> {
     let mut users: Vec<_> = asked.iter().map(|one| one.owner.uid).collect();
     users.sort_unstable();
     users.dedup();
@@ -106,12 +106,12 @@ pub(super) fn states(
         listing::accounting(&output)
     };
     warn("sacct", &accounted);
-    let state = |one: Asked| {
+    let standing = |one: Asked| {
         let (queued, accounted) = (queue.about(one.number), accounted.about(one.number));
-        let state = state::state(&command::job_name(&one.job), one.owner.uid.raw(), queued, accounted)?;
-        Some((one.job, state))
+        let standing = state::standing(&command::job_name(&one.job), one.owner.uid.raw(), queued, accounted)?;
+        Some((one.job, standing))
     };
-    Ok(asked.into_iter().filter_map(state).collect())
+    Ok(asked.into_iter().filter_map(standing).collect())
 }
 
 /// Lines that cannot be read are for the administrator: the jobs that they are about stay where they were.

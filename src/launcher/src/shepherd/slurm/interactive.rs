@@ -183,9 +183,9 @@ fn look(
 ) -> Result<Left, Denial> {
     let Some(number) = find(slurm, account, job)? else { return Ok(Left::Unknown) };
     let asked = Asked { job: job.clone(), owner: owner.clone(), number, cluster: cluster.clone() };
-    let state = ask::states(slurm, account, vec![asked])?.pop().map(|(_, state)| state);
+    let state = ask::states(slurm, account, vec![asked])?.pop().map(|(_, standing)| standing.state);
     Ok(match state {
-        None | Some(SlurmState::Waiting { .. } | SlurmState::Running { .. }) => {
+        None | Some(SlurmState::Waiting { .. } | SlurmState::Running { .. } | SlurmState::Completing) => {
             if unwanted {
                 // What it says against that is that the job is ending: the next look tells.
                 run(slurm, account, &command::about(number, SlurmCommand::End), None)?;

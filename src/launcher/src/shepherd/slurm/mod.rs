@@ -2,8 +2,9 @@
 //!
 //! A submission takes the steps of any job: the folder, then policy and consent, PAM's account phase and session, the
 //! whole identity, and only then Slurm's program, as the user ([`submit`]). What follows needs no right that was not
-//! given then: to end, hold or release what runs under an OS account, and to look at it ([`command`], [`ask`]). A job that
-//! somebody speaks with keeps its shepherd, which starts `srun` in the place of the job's program ([`interactive`]).
+//! given then: to end, hold or release what runs under an OS account, and to look at it ([`command`], [`ask`]). A further run
+//! of a job needs what the first one did, looked at anew ([`requeue`]). A job that somebody speaks with keeps its shepherd, which
+//! starts `srun` in the place of the job's program ([`interactive`]).
 
 mod ask;
 mod command;
@@ -11,6 +12,7 @@ mod dependencies;
 mod interactive;
 mod program;
 mod record;
+mod requeue;
 mod resources;
 mod submit;
 

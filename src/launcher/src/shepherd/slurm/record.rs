@@ -2,7 +2,8 @@
 //!
 //! Each is on disk before the next step: the first before `sbatch` starts, the second before anybody is told. They are one
 //! file, which is made with its place for the number and has another name when that is there: so that waits for the disk once,
-//! and only the name may be missing after a power cut. An interactive job has a file of its own before `srun` starts.
+//! and only the name may be missing after a power cut. An interactive job has a file of its own before `srun` starts, and one
+//! that may run again has one with what that rests on.
 
 use std::fs;
 use std::io;
@@ -10,7 +11,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use deputy_core::denial::{Code, Denial};
-use deputy_core::ids::JobId;
+use deputy_core::ids::{JobId, OsGid};
+use deputy_core::names::KindName;
 use deputy_core::slurm::{ClusterName, SlurmJobId};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +24,7 @@ const CLUSTER: &str = "slurm.cluster";
 const SUBMITTING: &str = "slurm.submitting";
 const SUBMITTED: &str = "slurm";
 const INTERACTIVE: &str = "slurm.interactive";
+const REQUEUE: &str = "slurm.requeue";
 const MAX: u64 = 4096;
 
 /// What is written down of the cluster, where it is not the default one.
@@ -63,6 +66,33 @@ pub fn cluster(job: &JobId) -> Result<ClusterName, Denial> {
             .map(|Elsewhere { cluster }| cluster)
             .map_err(|error| unreadable(error.to_string())),
     }
+}
+
+/// What a job rests on that may run again, beside what its identity says: it is looked at once more before it does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunsAgain {
+    /// Its kind; none is the one of a job that names none.
+    pub kind: Option<KindName>,
+    /// The group of its project.
+    pub project_group: Option<OsGid>,
+    /// When the login was on whose session it rests, seconds since 1970.
+    pub login: Option<u64>,
+}
+
+/// Takes note that a job may run again.
+pub fn may_run_again(job: &JobId, again: &RunsAgain) -> Result<(), Denial> {
+    let text = toml::to_string(again).map_err(|error| Denial::internal(error.to_string()))?;
+    durable::replace(&job_folder(job), REQUEUE, text.as_bytes()).map_err(disk)
+}
+
+/// What a job rests on that may run again; none of one that may not.
+pub fn runs_again(job: &JobId) -> Result<Option<RunsAgain>, Denial> {
+    let unreadable =
+        |error: String| Denial::internal(format!("the record of a job that may run again: {error}"));
+    let text =
+        durable::read(&job_folder(job), REQUEUE, MAX).map_err(|error| unreadable(error.to_string()))?;
+    text.map(|text| toml::from_str(&text).map_err(|error| unreadable(error.to_string()))).transpose()
 }
 
 /// A submission that is on its way.

@@ -23,6 +23,7 @@ use rustix::net::{SocketFlags, accept_with};
 use zeroize::Zeroizing;
 
 use super::program::{Account, run};
+use super::record::RunsAgain;
 use super::{dependencies, no_answer, program, record};
 use crate::request::{refuse, reply, slot};
 use crate::shepherd::decide::{self, Decision, Purpose};
@@ -136,6 +137,11 @@ fn in_session(
     decision.still_holds(request)?;
     // What is not there submits nothing: that need not be asked of Slurm afterwards.
     program::path(slurm, "sbatch")?;
+    if asked.requeue {
+        let RunRequest { kind, project_group, login, .. } = request;
+        let again = RunsAgain { kind: kind.clone(), project_group: *project_group, login: *login };
+        record::may_run_again(&request.job, &again)?;
+    }
     let submission = record::begin(&request.job, &asked.cluster.clone().unwrap_or_default())?;
     let said = run(slurm, &account, &argv, Some(script));
     let number = match said {
