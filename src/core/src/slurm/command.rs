@@ -84,7 +84,8 @@ fn time(seconds: u32) -> String {
 pub fn squeue(users: &[OsUid], jobs: &[&JobId]) -> Vec<String> {
     let users: Vec<String> = users.iter().map(ToString::to_string).collect();
     let users = format!("--user={}", users.join(","));
-    let format = "--Format=JobID:|,UserID:|,Name:|,State:|,exit_code:|,BatchHost:|,Reason:|";
+    let format =
+        "--Format=JobID:|,UserID:|,Name:|,State:|,exit_code:|,BatchHost:|,EndTime:|,TimeUsed:|,Reason:|";
     words(&["squeue", "--noheader", "--all", "--states=all", format, &users, &names(jobs)])
 }
 

@@ -87,8 +87,12 @@ pub struct Queued {
     pub state: String,
     /// How its script ended, as the kernel says it (`wait(2)`): a number that the accounting has only in part.
     pub status: u32,
-    /// Where its script runs; empty while it does not.
+    /// Where its script runs, or did; empty where it never had a node.
     pub host: String,
+    /// When it ended, seconds since 1970; of one that has not, when it will at the latest, if that is known.
+    pub(super) ended: Option<u64>,
+    /// For how long it has run, or did, whole seconds.
+    pub(super) elapsed_seconds: u64,
     /// For what it waits.
     pub reason: String,
 }
@@ -125,22 +129,30 @@ fn is_host(text: &str) -> bool {
     text.len() <= 255 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-/// The number of an end. Below 0 are Slurm's words for none, as of what `srun` gave back while it waited.
+/// The number of an end, of 16 bits. Others are Slurm's words for none, as of what `srun` gave back while it waited.
 fn status(text: &str) -> Option<u32> {
     let number: i64 = text.parse().ok()?;
-    u32::try_from(number.max(0)).ok()
+    Some(u16::try_from(number).unwrap_or(0).into())
+}
+
+/// Whole seconds of a time that the queue tells; none where it has a word instead, as where a clock was set back.
+fn elapsed(text: &str) -> u64 {
+    cpu_time(text).map_or(0, |micros| micros / 1_000_000)
 }
 
 fn queued(line: &str) -> Option<Queued> {
-    let mut fields = line.splitn(7, '|').skip(1);
+    let mut fields = line.splitn(9, '|').skip(1);
     let mut field = || fields.next();
     let (uid, name) = (field()?.parse().ok()?, field()?.to_owned());
-    let (state, status, host, reason) = (field()?, status(field()?)?, field()?, field()?.strip_suffix('|')?);
+    let (state, status, host) = (field()?, status(field()?)?, field()?);
+    let (ended, elapsed_seconds, reason) =
+        (field()?.parse().ok(), elapsed(field()?), field()?.strip_suffix('|')?);
     let word = !state.is_empty() && state.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
     let reason = reason.chars().filter(|character| !character.is_control()).take(60).collect();
     // "n/a" while it has none.
     let host = if is_host(host) { host.to_owned() } else { String::new() };
-    word.then(|| Queued { uid, name, state: state.to_owned(), status, host, reason })
+    let state = state.to_owned();
+    word.then_some(Queued { uid, name, state, status, host, ended, elapsed_seconds, reason })
 }
 
 /// A job and its steps in the accounting.
@@ -261,8 +273,8 @@ mod tests {
     #[test]
     fn a_queue_has_jobs_and_no_parts_of_jobs() {
         let jobs = queue(
-            "5|1001|n|PENDING|0|n1|Resources|\n6_[1-9]|1001|n|PENDING|0|Priority|\n8+1|1001|n|PENDING|0|n1|Priority|\n\
-             7|1002|n|RUNNING|0|n1|None|\n",
+            "5|1001|n|PENDING|0|n1|N/A|0:00|Resources|\n6_[1-9]|1001|n|PENDING|0|Priority|\n8+1|1001|n|PENDING|0|n1|N/A|0:00|Priority|\n\
+             7|1002|n|RUNNING|0|n1|N/A|0:00|None|\n",
         );
         assert_eq!((jobs.jobs.len(), jobs.strange().len()), (2, 0));
         assert_eq!(jobs.about(FIVE).entry().unwrap().reason, "Resources");
@@ -271,17 +283,17 @@ mod tests {
 
     #[test]
     fn a_strange_line_of_the_queue_takes_the_word_from_its_own_job_alone() {
-        let good = "5|1001|n|PENDING|0|n1|Resources|\n";
+        let good = "5|1001|n|PENDING|0|n1|N/A|0:00|Resources|\n";
         for bad in [
             "9|1001|n|PENDING",
-            "9|1001|n|PENDING|0|n1|Resources",
-            "9|1001|n|PENDING|0:0|n1|Resources|",
-            "9|x|n|PENDING|0|n1|y|",
-            "9|1001|n|pending|0|n1|y|",
-            "9|1001|n||0|n1|y|",
-            "9|1001|n|RUNNING|0|n1|None|\n9|1001|n|COMPLETED|0|n1|None|",
+            "9|1001|n|PENDING|0|n1|N/A|0:00|Resources",
+            "9|1001|n|PENDING|0:0|n1|N/A|0:00|Resources|",
+            "9|x|n|PENDING|0|n1|N/A|0:00|y|",
+            "9|1001|n|pending|0|n1|N/A|0:00|y|",
+            "9|1001|n||0|n1|N/A|0:00|y|",
+            "9|1001|n|RUNNING|0|n1|N/A|0:00|None|\n9|1001|n|COMPLETED|0|n1|N/A|0:00|None|",
             "slurm_load_jobs error: Unable to contact slurm controller",
-            "_9|1001|n|RUNNING|0|n1|None|",
+            "_9|1001|n|RUNNING|0|n1|N/A|0:00|None|",
             "",
             "|",
         ] {

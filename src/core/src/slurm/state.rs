@@ -1,4 +1,4 @@
-//! Where a job stands, by what the queue and the accounting say together.
+//! Where a job stands, by what the queue and the accounting say together, or the queue alone.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,10 +8,26 @@ use crate::job::{EndCause, JobEnd, Usage};
 /// Slurm's word for a job that somebody cancelled.
 pub const CANCELLED: &str = "CANCELLED";
 
+const FAILED: &str = "FAILED";
+
+/// Its words for a job that is over.
+const ENDED: [&str; 10] = [
+    "BOOT_FAIL",
+    CANCELLED,
+    "COMPLETED",
+    "DEADLINE",
+    FAILED,
+    "LAUNCH_FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "TIMEOUT",
+];
+
 /// The signal with which it ends one, and one whose time is up.
 pub const TERM: i32 = 15;
 
-/// How a job ended, by Slurm's accounting.
+/// How a job ended, by Slurm's word.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
     /// How.
@@ -137,39 +153,36 @@ pub fn open(queued: &Queued) -> Option<SlurmState> {
     }
 }
 
+/// Where the job of this name and user stands at a cluster without accounting, by the queue alone; none where it does not
+/// tell. Of a job that has ended it has the whole exit, for as long as it keeps it.
+pub fn by_queue_alone(name: &str, uid: u32, queued: Listed<'_, Queued>) -> Option<SlurmState> {
+    match queued.filter(|queued| queued.uid == uid && queued.name == name) {
+        Listed::NoNews => None,
+        Listed::Absent => Some(SlurmState::Gone),
+        Listed::As(queued) => open(queued).or_else(|| by_queue(queued)),
+    }
+}
+
+/// A word that is not known is no end.
+fn by_queue(job: &Queued) -> Option<SlurmState> {
+    let own = Own::from_status(job.status);
+    let over = Over {
+        state: &job.state,
+        // A failure has an exit, and nothing of it is hidden here.
+        untold: job.state == FAILED && matches!(own, Own::Nothing),
+        own,
+        never_ran: job.host.is_empty() && job.elapsed_seconds == 0,
+        usage: Usage { wall_us: job.elapsed_seconds.saturating_mul(1_000_000), ..Usage::default() },
+        ended: job.ended,
+    };
+    let known = ENDED.contains(&job.state.as_str());
+    known.then(|| over.state())
+}
+
 fn by_accounting(job: &Accounted, status: u32) -> SlurmState {
-    let Some(ended) = job.ended else { return SlurmState::Unsettled };
-    let shown = job.state.clone();
     let own = Own::from_status(status)
         .or(|| job.batch.map_or(Own::Nothing, Own::from_exit))
         .or(|| Own::from_exit(job.exit));
-    let (by_itself, signal, cause) = match job.state.as_str() {
-        "COMPLETED" => (Some(JobEnd::Exited { code: 0 }), 0, None),
-        // Not 0, and 0 without its highest bit.
-        "FAILED" => (Some(JobEnd::Exited { code: 128 }), 0, None),
-        // One that never ran has no first step.
-        CANCELLED | "DEADLINE" if job.batch.is_none() && job.elapsed_seconds == 0 => {
-            return SlurmState::NeverRan { state: shown };
-        }
-        CANCELLED => (None, TERM, Some(EndCause::Cancelled)),
-        "TIMEOUT" => (None, TERM, Some(EndCause::TimeLimit)),
-        "OUT_OF_MEMORY" => (None, 9, Some(EndCause::OutOfMemory)),
-        "PENDING" | "RUNNING" | "SUSPENDED" | "RESIZING" | "REQUEUED" => return SlurmState::Unsettled,
-        _ => return SlurmState::Failed { state: shown },
-    };
-    let end = match own {
-        Own::Known(end) => end,
-        Own::OneOfTwo(code) => {
-            return SlurmState::Failed { state: format!("{shown} ({code} or {})", u16::from(code) + 128) };
-        }
-        // What Slurm ended has the signal that it sends, where nobody told the script's own end: a cancel that meets
-        // the launch of the script leaves it so.
-        Own::Nothing => match by_itself {
-            Some(_) if job.untold => return SlurmState::Failed { state: shown },
-            Some(end) => end,
-            None => JobEnd::Signaled { signal, core: false },
-        },
-    };
     let usage = Usage {
         user_us: job.user_us,
         system_us: job.system_us,
@@ -177,7 +190,63 @@ fn by_accounting(job: &Accounted, status: u32) -> SlurmState {
         wall_us: job.elapsed_seconds.saturating_mul(1_000_000),
         ..Usage::default()
     };
-    SlurmState::Ended(Ended { end, cause, usage, ended_us: ended.saturating_mul(1_000_000) })
+    let over = Over {
+        state: &job.state,
+        own,
+        // One that never ran has no first step.
+        never_ran: job.batch.is_none() && job.elapsed_seconds == 0,
+        untold: job.untold,
+        usage,
+        ended: job.ended,
+    };
+    over.state()
+}
+
+/// What is told of a job that is over.
+struct Over<'a> {
+    /// Slurm's word.
+    state: &'a str,
+    own: Own,
+    never_ran: bool,
+    /// Whether nobody told an end of its script, so that nothing said of it means nothing.
+    untold: bool,
+    usage: Usage,
+    /// Seconds since 1970.
+    ended: Option<u64>,
+}
+
+impl Over<'_> {
+    fn state(self) -> SlurmState {
+        let Some(ended) = self.ended else { return SlurmState::Unsettled };
+        let shown = self.state.to_owned();
+        let (by_itself, signal, cause) = match self.state {
+            "COMPLETED" => (Some(JobEnd::Exited { code: 0 }), 0, None),
+            // Not 0, and 0 without its highest bit.
+            FAILED => (Some(JobEnd::Exited { code: 128 }), 0, None),
+            CANCELLED | "DEADLINE" if self.never_ran => return SlurmState::NeverRan { state: shown },
+            CANCELLED => (None, TERM, Some(EndCause::Cancelled)),
+            "TIMEOUT" => (None, TERM, Some(EndCause::TimeLimit)),
+            "OUT_OF_MEMORY" => (None, 9, Some(EndCause::OutOfMemory)),
+            "PENDING" | "RUNNING" | "SUSPENDED" | "RESIZING" | "REQUEUED" => return SlurmState::Unsettled,
+            _ => return SlurmState::Failed { state: shown },
+        };
+        let end = match self.own {
+            Own::Known(end) => end,
+            Own::OneOfTwo(code) => {
+                return SlurmState::Failed {
+                    state: format!("{shown} ({code} or {})", u16::from(code) + 128),
+                };
+            }
+            // What Slurm ended has the signal that it sends, where nobody told the script's own end: a cancel that meets
+            // the launch of the script leaves it so.
+            Own::Nothing => match by_itself {
+                Some(_) if self.untold => return SlurmState::Failed { state: shown },
+                Some(end) => end,
+                None => JobEnd::Signaled { signal, core: false },
+            },
+        };
+        SlurmState::Ended(Ended { end, cause, usage: self.usage, ended_us: ended.saturating_mul(1_000_000) })
+    }
 }
 
 #[cfg(test)]
@@ -241,7 +310,7 @@ mod tests {
         let rows = "5|1001|n|FAILED|127:0|0|00:00|00:00||9";
         let accounted = accounting(rows);
         let with = |status: u32, state: &str| {
-            let queued = queue(&format!("5|1001|n|{state}|{status}|n1|NonZeroExitCode|"));
+            let queued = queue(&format!("5|1001|n|{state}|{status}|n1|N/A|0:00|NonZeroExitCode|"));
             state_of(queued.about(FIVE), accounted.about(FIVE))
         };
         let code = |code| (JobEnd::Exited { code }, None);
@@ -279,7 +348,7 @@ mod tests {
         assert_eq!(one("5|1001|n|RUNNING|0:0|7|00:00|00:00||Unknown"), SlurmState::Unsettled);
         // As it is where srun gave one back that waited.
         for status in ["-1", "-2"] {
-            let queued = queue(&format!("5|1001|n|CANCELLED|{status}|localhost|Resources|"));
+            let queued = queue(&format!("5|1001|n|CANCELLED|{status}|localhost|N/A|0:00|Resources|"));
             let cancelled = accounting("5|1001|n|CANCELLED by 1001|0:0|0|00:00|00:00||9");
             assert_eq!(
                 state("n", 1001, queued.about(FIVE), cancelled.about(FIVE)),
@@ -290,7 +359,7 @@ mod tests {
         assert_eq!(one("5|1001|m|COMPLETED|0:0|7|00:00|00:00||9"), SlurmState::Gone);
         assert_eq!(one("5|1002|n|COMPLETED|0:0|7|00:00|00:00||9"), SlurmState::Gone);
         assert_eq!(one(""), SlurmState::Gone);
-        let queued = queue("5|1001|n|COMPLETED|0|n1|None|");
+        let queued = queue("5|1001|n|COMPLETED|0|n1|N/A|0:00|None|");
         let of = |uid| state("n", uid, queued.about(FIVE), Listed::Absent);
         assert_eq!((of(1001), of(1002)), (Some(SlurmState::Unsettled), Some(SlurmState::Gone)));
     }
@@ -304,10 +373,53 @@ mod tests {
         // The accounting alone would tell one of two codes, where the queue tells the code.
         let ended = accounting("5|1001|n|FAILED|127:0|0|00:00|00:00||9");
         assert_eq!(state("n", 1001, queue("5|x").about(FIVE), ended.about(FIVE)), None);
-        let runs = queue("5|1001|n|RUNNING|0|n1|None|");
+        let runs = queue("5|1001|n|RUNNING|0|n1|N/A|0:00|None|");
         assert_eq!(
             state("n", 1001, runs.about(FIVE), Listed::NoNews),
             Some(SlurmState::Running { host: "n1".into() })
         );
+    }
+
+    fn alone(row: &str) -> Option<SlurmState> {
+        by_queue_alone("n", 1001, queue(row).about(FIVE))
+    }
+
+    #[test]
+    fn a_queue_alone_tells_the_whole_exit_and_never_a_success_by_guess() {
+        let (timeout, cancelled, memory) = (EndCause::TimeLimit, EndCause::Cancelled, EndCause::OutOfMemory);
+        let signaled = |signal, core| JobEnd::Signaled { signal, core };
+        for (row, end, cause) in [
+            ("COMPLETED|0|n1|9|0:01|None|", JobEnd::Exited { code: 0 }, None),
+            ("FAILED|768|n1|9|0:01|NonZeroExitCode|", JobEnd::Exited { code: 3 }, None),
+            ("FAILED|65280|n1|9|0:01|NonZeroExitCode|", JobEnd::Exited { code: 255 }, None),
+            ("FAILED|134|n1|9|0:01|JobLaunchFailure|", signaled(6, true), None),
+            ("CANCELLED|15|n1|9|0:01|None|", signaled(15, false), Some(cancelled)),
+            ("CANCELLED|0|n1|9|0:01|None|", signaled(15, false), Some(cancelled)),
+            ("TIMEOUT|15|n1|9|0:01|TimeLimit|", signaled(15, false), Some(timeout)),
+            ("OUT_OF_MEMORY|125|n1|9|0:01|OutOfMemory|", signaled(9, false), Some(memory)),
+        ] {
+            let usage = Usage { wall_us: 1_000_000, ..Usage::default() };
+            let ended = Ended { end, cause, usage, ended_us: 9_000_000 };
+            assert_eq!(alone(&format!("5|1001|n|{row}")), Some(SlurmState::Ended(ended)), "{row}");
+        }
+        let word = |state: &str| state.to_owned();
+        for (row, state) in [
+            ("FAILED|0|n1|9|0:01|NonZeroExitCode|", SlurmState::Failed { state: word("FAILED") }),
+            ("FAILED|4294967294|n1|9|0:01|None|", SlurmState::Failed { state: word("FAILED") }),
+            ("NODE_FAIL|0|n1|9|0:01|None|", SlurmState::Failed { state: word("NODE_FAIL") }),
+            ("CANCELLED|0|n/a|9|0:00|JobHeldUser|", SlurmState::NeverRan { state: word(CANCELLED) }),
+            ("COMPLETED|0|n1|N/A|0:01|None|", SlurmState::Unsettled),
+            ("COMPLETING|0|n1|9|0:01|None|", SlurmState::Running { host: word("n1") }),
+            ("PENDING|0|n/a|N/A|0:00|Priority|", SlurmState::Waiting { reason: word("Priority") }),
+        ] {
+            assert_eq!(alone(&format!("5|1001|n|{row}")), Some(state), "{row}");
+        }
+        // What is not there, or somebody else's, is not there; what is not told, or by no known word, is no end.
+        for absent in ["", "5|1002|n|COMPLETED|0|n1|9|0:01|None|", "5|1001|m|COMPLETED|0|n1|9|0:01|None|"] {
+            assert_eq!(alone(absent), Some(SlurmState::Gone), "{absent}");
+        }
+        for silent in ["5|x", "5|1001|n|COMPLETED|0|n1|None|", "5|1001|n|NEW_WORD|0|n1|9|0:01|None|"] {
+            assert_eq!(alone(silent), None, "{silent}");
+        }
     }
 }
