@@ -1,7 +1,8 @@
 //! A real cluster without accounting: ends are the queue's word, exact for as long as it keeps them, and never guessed
 //! afterwards. Refusals first.
 //!
-//! Each program of Slurm's is wrapped: those of the accounting leave a mark and fail, so that a test sees that none was run.
+//! Deputy finds Slurm's programs in a folder where those of the accounting leave a mark and fail, so that a test sees that none
+//! was run.
 #![forbid(unsafe_code)]
 
 use std::fs;
@@ -29,8 +30,8 @@ use deputy_suite::slurm::{
 };
 use serde_json::Value;
 
-/// Where the wrapped programs are.
-const PROGRAMS: &str = "/etc/slurm/wrapped";
+/// Where Deputy finds Slurm's programs.
+const PROGRAMS: &str = "/etc/slurm/programs";
 
 /// What one of the accounting's leaves.
 const MARK: &str = "/srv/slurm/asked";
@@ -40,7 +41,8 @@ const COMPLETION: &str = "/var/log/slurm/jobs.log";
 
 const CONF: &str = "/etc/slurm/slurm.conf";
 
-fn wrap(name: &str, text: &str) {
+/// Puts a script in a program's place.
+fn instead(name: &str, text: &str) {
     let (path, beside) = (format!("{PROGRAMS}/{name}"), format!("{PROGRAMS}/{name}.new"));
     fs::write(&beside, format!("#!/bin/sh\n{text}\n")).unwrap();
     fs::set_permissions(&beside, fs::Permissions::from_mode(0o755)).unwrap();
@@ -70,10 +72,11 @@ fn exclusively() -> Machine {
     let alone = slurm::exclusively();
     fs::create_dir_all(PROGRAMS).unwrap();
     for name in ["sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun"] {
-        wrap(name, &format!("exec /usr/bin/{name} \"$@\""));
+        fs::copy(format!("/usr/bin/{name}"), format!("{PROGRAMS}/{name}.new")).unwrap();
+        fs::rename(format!("{PROGRAMS}/{name}.new"), format!("{PROGRAMS}/{name}")).unwrap();
     }
     for name in ["sacct", "sacctmgr"] {
-        wrap(name, &format!("echo {name} \"$@\" >> {MARK}; exit 1"));
+        instead(name, &format!("echo {name} \"$@\" >> {MARK}; exit 1"));
     }
     set("");
     Machine { _alone: alone }
@@ -199,7 +202,7 @@ fn a_submission_whose_answer_is_lost_is_looked_for_in_the_queue_and_made_once() 
     let _machine = exclusively();
     let no_answer = "echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2; exit 1";
     // Slurm took it, and nobody heard.
-    wrap("sbatch", &format!("/usr/bin/sbatch \"$@\" > /dev/null; {no_answer}"));
+    instead("sbatch", &format!("/usr/bin/sbatch \"$@\" > /dev/null; {no_answer}"));
     let job = submit("alice", &[], &["sh", "-c", "exit 5"]);
     wait_for(&job, "done");
     assert_eq!(show(&job)["exit_code"], 5);
@@ -207,7 +210,7 @@ fn a_submission_whose_answer_is_lost_is_looked_for_in_the_queue_and_made_once() 
     let known = ok(&as_user("root", &["squeue", "--noheader", "--states=all", "--format=%i", &name]));
     assert_eq!(known, number(&job));
     // Slurm never heard of it, and would still have it.
-    wrap("sbatch", no_answer);
+    instead("sbatch", no_answer);
     refused_with(&run("alice", &[], &["true"]), "SlurmUnavailable", "does not have the job");
     // A queue that keeps nothing says nothing: it may have run.
     keep(2);
