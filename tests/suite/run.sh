@@ -9,6 +9,7 @@ test_arguments=$*
 # These need a Slurm, which takes some seconds to start: jobs run there, or are looked for.
 name=$(basename "$program")
 case ${name%-*} in
+    slurm_without_accounting) set -- --slurm-without-accounting "$@" ;;
     slurm_clusters) set -- --slurm --second-cluster "$@" ;;
     pool_return | slurm_*) set -- --slurm "$@" ;;
 esac

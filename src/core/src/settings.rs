@@ -101,6 +101,17 @@ pub struct ExecutorSettings {
     pub slurm: Option<SlurmClusters>,
 }
 
+/// Which of Slurm's records tells how a job ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ends {
+    /// Its accounting (`slurmdbd`), and the queue for what that has not in full.
+    #[default]
+    Accounting,
+    /// The queue alone, which keeps ended jobs for a while: the cluster has no accounting, and none is asked.
+    Queue,
+}
+
 /// Jobs at one cluster of Slurm's.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -111,9 +122,11 @@ pub struct SlurmSettings {
     pub conf: Option<PathBuf>,
     /// The OS account that asks where all jobs stand; absent: each OS account asks for its own.
     pub operator: Option<OsUserName>,
+    /// Where it is told how a job ended.
+    pub ends: Ends,
     /// Seconds between two questions.
     pub period_seconds: u64,
-    /// Seconds for which neither the queue nor the accounting has a job before it counts as lost.
+    /// Seconds for which neither the queue nor the accounting, if there is one, has a job before it counts as lost.
     pub lost_after_seconds: u64,
 }
 
@@ -123,6 +136,7 @@ impl Default for SlurmSettings {
             programs: PathBuf::from("/usr/bin"),
             conf: None,
             operator: None,
+            ends: Ends::default(),
             period_seconds: 10,
             lost_after_seconds: 600,
         }
@@ -153,6 +167,7 @@ struct WrittenClusters {
     programs: PathBuf,
     conf: Option<PathBuf>,
     operator: Option<OsUserName>,
+    ends: Ends,
     period_seconds: u64,
     lost_after_seconds: u64,
     clusters: BTreeMap<ClusterName, SlurmSettings>,
@@ -160,17 +175,24 @@ struct WrittenClusters {
 
 impl Default for WrittenClusters {
     fn default() -> Self {
-        let SlurmSettings { programs, conf, operator, period_seconds, lost_after_seconds } =
+        let SlurmSettings { programs, conf, operator, ends, period_seconds, lost_after_seconds } =
             SlurmSettings::default();
-        Self { programs, conf, operator, period_seconds, lost_after_seconds, clusters: BTreeMap::new() }
+        Self { programs, conf, operator, ends, period_seconds, lost_after_seconds, clusters: BTreeMap::new() }
     }
 }
 
 impl TryFrom<WrittenClusters> for SlurmClusters {
     type Error = String;
     fn try_from(written: WrittenClusters) -> Result<Self, String> {
-        let WrittenClusters { programs, conf, operator, period_seconds, lost_after_seconds, mut clusters } =
-            written;
+        let WrittenClusters {
+            programs,
+            conf,
+            operator,
+            ends,
+            period_seconds,
+            lost_after_seconds,
+            mut clusters,
+        } = written;
         for (name, cluster) in &clusters {
             let key = format!("executor.slurm.clusters.{name}");
             if name.is_default() {
@@ -184,7 +206,7 @@ impl TryFrom<WrittenClusters> for SlurmClusters {
                 ));
             }
         }
-        let own = SlurmSettings { programs, conf, operator, period_seconds, lost_after_seconds };
+        let own = SlurmSettings { programs, conf, operator, ends, period_seconds, lost_after_seconds };
         clusters.insert(ClusterName::default(), own);
         Ok(Self(clusters))
     }
@@ -312,17 +334,19 @@ mod tests {
                 "clusters",
             ),
             ("[executor.slurm.clusters.gpu]\nconf = \"/c\"\noperater = \"x\"", "operator"),
+            ("[executor.slurm]\nends = \"guessed\"", "accounting"),
         ] {
             let error = Settings::parse(table).unwrap_err().to_string();
             assert!(error.contains(why), "{table}: {error}");
         }
-        let text = "[executor.slurm]\noperator = \"slurm\"\n[executor.slurm.clusters.gpu]\nconf = \"/c\"";
+        let text = "[executor.slurm]\noperator = \"slurm\"\nends = \"queue\"\n[executor.slurm.clusters.gpu]\nconf = \"/c\"";
         let slurm = Settings::parse(text).unwrap().executor.slurm.unwrap();
         let names: Vec<&str> = slurm.all().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["default", "gpu"]);
         let gpu = slurm.cluster(&"gpu".parse().unwrap()).unwrap();
-        assert_eq!((&gpu.operator, gpu.period_seconds), (&None, 10));
-        assert!(slurm.cluster(&ClusterName::default()).unwrap().operator.is_some());
+        assert_eq!((&gpu.operator, gpu.period_seconds, gpu.ends), (&None, 10, Ends::Accounting));
+        let own = slurm.cluster(&ClusterName::default()).unwrap();
+        assert_eq!((own.operator.is_some(), own.ends), (true, Ends::Queue));
         assert!(slurm.cluster(&"other".parse().unwrap()).is_none());
     }
 

@@ -55,7 +55,10 @@ pub fn run(arguments: &[OsString]) -> Result<u8> {
     };
     // Read before the stage covers /proc.
     let cgroup_mount = cgroup2_mount();
-    let slurm = if options.slurm { Some(Slurm::new(options.second_cluster)?) } else { None };
+    let slurm = match (options.slurm, options.slurm_without_accounting) {
+        (false, false) => None,
+        (accounting, _) => Some(Slurm::new(accounting, options.second_cluster)?),
+    };
     root::build(&options, &bin_dir, &own)?;
     timing("root built");
     let cgroup = match cgroup.to_str() {

@@ -74,6 +74,11 @@ directory in which jobs' cgroups can be made"
     #[arg(long, requires = "slurm")]
     pub second_cluster: bool,
 
+    /// The same Slurm without accounting: neither database nor slurmdbd, and job completion in a file that every account
+    /// can read, /var/log/slurm/jobs.log
+    #[arg(long, conflicts_with_all = ["slurm", "second_cluster"])]
+    pub slurm_without_accounting: bool,
+
     /// Say on stderr how long each step of the start took
     #[arg(long)]
     pub timing: bool,

@@ -1,4 +1,5 @@
-//! A Slurm of one node inside, or two of them, with accounting: munged, `MariaDB`, slurmdbd, slurmctld and slurmd, all of them Debian's.
+//! A Slurm of one node inside, or two of them: munged, slurmctld and slurmd, and for the accounting `MariaDB` and slurmdbd, all
+//! of them Debian's.
 //!
 //! They listen on the loopback only, at ports that were free when the sandbox began, so that several sandboxes do not
 //! meet. A node says that it has sixteen processors and two GPUs, whatever the machine has.
@@ -43,10 +44,20 @@ const FOLDERS: [(&str, u32, &str); 7] = [
     ("/run/munge", 0o755, "munge"),
     ("/var/log/munge", 0o700, "munge"),
     ("/var/lib/munge", 0o711, "munge"),
-    ("/run/mysqld", 0o755, "mysql"),
     ("/run/slurm", 0o755, "slurm"),
     ("/var/lib/slurm", 0o755, "slurm"),
+    ("/var/log/slurm", 0o755, "slurm"),
 ];
+
+/// The folder of the database's socket, and its owner.
+const DATABASE_FOLDER: (&str, u32, &str) = ("/run/mysqld", 0o755, "mysql");
+
+/// What is in place of the accounting where there is none.
+const WITHOUT_ACCOUNTING: &str = "\
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/filetxt
+JobCompLoc=/var/log/slurm/jobs.log
+";
 
 /// The same for each cluster, below which the names of parts follow.
 const CLUSTER_FOLDERS: [(&str, u32, &str); 2] = [("controller", 0o700, "slurm"), ("node", 0o755, "root")];
@@ -74,20 +85,21 @@ impl Cluster {
 /// Where the parts listen.
 pub struct Slurm {
     host: String,
-    accounting: u16,
+    /// Where the accounting does, if there is any.
+    accounting: Option<u16>,
     clusters: Vec<Cluster>,
 }
 
 impl Slurm {
     /// Finds free ports. Asked for while `/proc` is the machine's own.
-    pub fn new(second: bool) -> Result<Self> {
-        for (path, package) in [
+    pub fn new(with_accounting: bool, second: bool) -> Result<Self> {
+        let always = [
             ("/usr/sbin/munged", "munge"),
-            ("/usr/sbin/mariadbd", "mariadb-server"),
-            ("/usr/sbin/slurmdbd", "slurmdbd"),
             ("/usr/sbin/slurmctld", "slurm-wlm"),
             ("/usr/sbin/slurmd", "slurm-wlm"),
-        ] {
+        ];
+        let accounting = [("/usr/sbin/mariadbd", "mariadb-server"), ("/usr/sbin/slurmdbd", "slurmdbd")];
+        for (path, package) in always.iter().chain(accounting.iter().filter(|_| with_accounting)) {
             needs(path, package)?;
         }
         let host = fs::read_to_string("/proc/sys/kernel/hostname").context("this machine's name")?;
@@ -118,12 +130,13 @@ impl Slurm {
                 node: second_node,
             });
         }
-        Ok(Self { host, accounting, clusters })
+        Ok(Self { host, accounting: with_accounting.then_some(accounting), clusters })
     }
 
     /// Writes configuration and folders, while the root is still staged.
     pub fn write(&self, accounts: &Accounts) -> Result<()> {
-        for (path, mode, owner) in FOLDERS {
+        let database = self.accounting.map(|_| DATABASE_FOLDER);
+        for (path, mode, owner) in FOLDERS.into_iter().chain(database) {
             make_directory(&staged(path), mode)?;
             give(path, accounts, owner)?;
         }
@@ -138,9 +151,11 @@ impl Slurm {
         std::io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut key)?;
         fs::write(staged(MUNGE_KEY), key)?;
         private(MUNGE_KEY, accounts, "munge")?;
-        put(DATABASE_BEGIN, STATEMENTS)?;
-        put("/etc/slurm/slurmdbd.conf", &self.accounting_configuration())?;
-        private("/etc/slurm/slurmdbd.conf", accounts, "slurm")?;
+        if let Some(port) = self.accounting {
+            put(DATABASE_BEGIN, STATEMENTS)?;
+            put("/etc/slurm/slurmdbd.conf", &accounting_configuration(port))?;
+            private("/etc/slurm/slurmdbd.conf", accounts, "slurm")?;
+        }
         for cluster in &self.clusters {
             put(&cluster.conf(), &self.configuration(cluster))?;
             // Any two devices: nobody opens them.
@@ -149,17 +164,9 @@ impl Slurm {
         Ok(())
     }
 
-    fn accounting_configuration(&self) -> String {
-        format!(
-            "AuthType=auth/munge\nDbdHost=localhost\nDbdAddr=127.0.0.1\nDbdPort={}\nSlurmUser=slurm\n\
-             StorageType=accounting_storage/mysql\nStorageHost=localhost\nStorageUser=slurm\n\
-             StorageLoc=slurm_acct_db\nPidFile=/run/slurm/slurmdbd.pid\n",
-            self.accounting
-        )
-    }
-
     fn configuration(&self, cluster: &Cluster) -> String {
         let Self { host, accounting, .. } = self;
+        let storage = storage(*accounting);
         let Cluster { name, state, services: [controller_name, node_name], controller, node, .. } = cluster;
         format!(
             "\
@@ -183,12 +190,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 DefMemPerCPU=64
 SlurmdParameters=config_overrides
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=127.0.0.1
-AccountingStoragePort={accounting}
-AccountingStorageEnforce=associations,limits,qos
-EnforcePartLimits=ALL
-AccountingStoreFlags=job_comment
+{storage}EnforcePartLimits=ALL
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 GresTypes=gpu
@@ -199,9 +201,33 @@ PartitionName=short Nodes={host} MaxTime=5
         )
     }
 
-    /// Starts all of it, in order; each person with a group has an account of that name with Slurm afterwards.
+    /// Starts all of it, in order; each person with a group has an account of that name with the accounting afterwards.
     pub fn start(&self, supervisor: &mut Supervisor, users: &[User], timing: &impl Fn(&str)) -> Result<()> {
         supervisor.start(as_user("munged", "munge", &["/usr/sbin/munged", "--foreground"]))?;
+        if let Some(port) = self.accounting {
+            self.start_accounting(port, supervisor, users, timing)?;
+        }
+        for Cluster { etc, services: [controller, node], .. } in &self.clusters {
+            let conf = format!("{etc}/slurm.conf");
+            supervisor.start(as_user(controller, "slurm", &["/usr/sbin/slurmctld", "-D", "-f", &conf]))?;
+            supervisor.start(service(node, &["/usr/sbin/slurmd", "-D", "-f", &conf], &[]))?;
+        }
+        for cluster in &self.clusters {
+            let [controller, _] = cluster.services;
+            let idle = || node_is_idle(&cluster.conf());
+            supervisor.wait_ready_within(PATIENCE, controller, "the node is idle", idle)?;
+        }
+        timing("Slurm ready");
+        Ok(())
+    }
+
+    fn start_accounting(
+        &self,
+        port: u16,
+        supervisor: &mut Supervisor,
+        users: &[User],
+        timing: &impl Fn(&str),
+    ) -> Result<()> {
         let begin = format!("--init-file={DATABASE_BEGIN}");
         let socket = format!("--socket={DATABASE_SOCKET}");
         // What it has stored is worth nothing behind the end of the sandbox.
@@ -221,23 +247,33 @@ PartitionName=short Nodes={host} MaxTime=5
         })?;
         timing("Slurm's database ready");
         supervisor.start(as_user("slurmdbd", "slurm", &["/usr/sbin/slurmdbd", "-D"]))?;
-        supervisor
-            .wait_ready_within(PATIENCE, "slurmdbd", "its port accepts", || accepts(self.accounting))?;
+        supervisor.wait_ready_within(PATIENCE, "slurmdbd", "its port accepts", || accepts(port))?;
         associate(users, &self.clusters)?;
         timing("Slurm's accounting ready");
-        for Cluster { etc, services: [controller, node], .. } in &self.clusters {
-            let conf = format!("{etc}/slurm.conf");
-            supervisor.start(as_user(controller, "slurm", &["/usr/sbin/slurmctld", "-D", "-f", &conf]))?;
-            supervisor.start(service(node, &["/usr/sbin/slurmd", "-D", "-f", &conf], &[]))?;
-        }
-        for cluster in &self.clusters {
-            let [controller, _] = cluster.services;
-            let idle = || node_is_idle(&cluster.conf());
-            supervisor.wait_ready_within(PATIENCE, controller, "the node is idle", idle)?;
-        }
-        timing("Slurm ready");
         Ok(())
     }
+}
+
+fn accounting_configuration(port: u16) -> String {
+    format!(
+        "AuthType=auth/munge\nDbdHost=localhost\nDbdAddr=127.0.0.1\nDbdPort={port}\nSlurmUser=slurm\n\
+         StorageType=accounting_storage/mysql\nStorageHost=localhost\nStorageUser=slurm\n\
+         StorageLoc=slurm_acct_db\nPidFile=/run/slurm/slurmdbd.pid\n"
+    )
+}
+
+/// What a cluster says of its accounting.
+fn storage(accounting: Option<u16>) -> String {
+    accounting.map_or_else(
+        || WITHOUT_ACCOUNTING.to_owned(),
+        |port| {
+            format!(
+                "AccountingStorageType=accounting_storage/slurmdbd\nAccountingStorageHost=127.0.0.1\n\
+                 AccountingStoragePort={port}\nAccountingStorageEnforce=associations,limits,qos\n\
+                 AccountingStoreFlags=job_comment\n"
+            )
+        },
+    )
 }
 
 fn give(path: &str, accounts: &Accounts, owner: &str) -> Result<()> {

@@ -1,8 +1,8 @@
-//! `--slurm`: a real Slurm with accounting inside. Refusals first.
+//! `--slurm`: a real Slurm with accounting inside; `--slurm-without-accounting`: one without. Refusals first.
 
 mod common;
 
-use common::good;
+use common::{good, run, text};
 
 const PEOPLE: [&str; 7] = ["--slurm", "--user", "alice:x:lab1", "--user", "bob:x:lab1", "--user", "carol:x"];
 
@@ -52,4 +52,25 @@ fn a_controller_that_is_killed_comes_back_with_its_jobs() {
         cat /tmp/out"
     );
     assert_eq!(good(&PEOPLE, &script), "bob\nbob\n");
+}
+
+#[test]
+fn one_without_accounting_has_none_and_tells_ends_in_its_queue() {
+    let both = run(&["--slurm", "--slurm-without-accounting"], "true");
+    assert!(!both.status.success() && text(&both.stderr).contains("cannot be used with"), "{both:?}");
+    let people = ["--slurm-without-accounting", "--user", "alice:x:lab1"];
+    let script = "\
+        cd /tmp
+        if sacct --allusers; then echo there is accounting; exit 1; fi
+        if sacctmgr --readonly show associations; then echo there are associations; exit 1; fi
+        if ls /run/mysqld /run/deputy-sandbox/slurmdbd.pid; then echo there is a database; exit 1; fi
+        id=$(runuser -u alice -- sbatch --parsable --output /tmp/out --wrap 'exit 255')
+        for _ in $(seq 600); do
+            line=$(squeue --noheader --states=all --job $id --Format=State:.10,exit_code:.10)
+            case $line in *FAILED*) break;; esac
+            sleep 0.1
+        done
+        echo $line
+        grep -c JobState=FAILED /var/log/slurm/jobs.log";
+    assert_eq!(good(&people, script), "FAILED 65280\n1\n");
 }

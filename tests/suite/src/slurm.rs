@@ -5,7 +5,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-use crate::machine::{add_service_user, install_application, launcher_log, wait_until, wait_until_or};
+use crate::machine::{
+    add_service_user, command_line, install_application, launcher_log, processes, shepherd_of, wait_until,
+    wait_until_or,
+};
 use crate::people::{as_user, command_as, ok};
 use crate::{Output, deputyctl, need_the_sandbox};
 
@@ -169,6 +172,21 @@ pub fn sleeper() -> (Child, String) {
     let queue = open_at_slurm();
     let name = queue.split(' ').nth(1).and_then(|name| name.strip_prefix("deputy-")).expect("its name");
     (child, name.to_owned())
+}
+
+/// The process of `srun` of the only interactive job.
+pub fn srun() -> i32 {
+    let mut found = Vec::new();
+    wait_until("srun runs", || {
+        found = processes()
+            .into_iter()
+            .filter(|pid| command_line(*pid).starts_with("srun --export=ALL"))
+            .collect();
+        !found.is_empty()
+    });
+    // A second process of it watches over the first one.
+    let parents = |pid: i32| shepherd_of(pid);
+    found.iter().copied().find(|pid| !found.contains(&parents(*pid))).expect("the first")
 }
 
 /// What Slurm's queue has of all jobs of Deputy's that wait or run.

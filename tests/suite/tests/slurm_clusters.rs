@@ -11,7 +11,7 @@ use deputy_core::stream::{Input, Output as To, Streams};
 use deputy_suite::acting::identity;
 use deputy_suite::fake::Fake;
 use deputy_suite::machine::{
-    add_service_user, install_application, processes, service_pid, signal, wait_until,
+    add_service_user, install_application, launcher_log, processes, service_pid, signal, wait_until,
 };
 use deputy_suite::people::{as_user, ok, refused, refused_with};
 use deputy_suite::requests::{app, run_as, withdrawal};
@@ -320,6 +320,21 @@ fn an_interactive_job_is_at_its_cluster_and_leaves_nothing_there() {
         assert_eq!(ok(&deputyctl(PORTAL, &[&begin[..], &argv].concat())), own.trim());
     }
     assert_eq!((queue(false), queue(true)), (String::new(), String::new()));
+    let told = || {
+        let wanted = |line: &str| line.contains("slurm_elsewhere") && line.contains("cluster=default");
+        launcher_log().lines().any(wanted)
+    };
+    assert!(!told());
+    // Where the person's own defaults send it elsewhere, that is in the journal.
+    let conf = fs::read_to_string("/etc/slurm/slurm.conf").unwrap();
+    fs::write("/etc/slurm/slurm.conf", format!("{conf}CliFilterPlugins=cli_filter/user_defaults\n")).unwrap();
+    fs::create_dir_all("/home/alice/.slurm").unwrap();
+    fs::write("/home/alice/.slurm/defaults", "srun:*:clusters=second\n").unwrap();
+    let argv = ["default", "--", "sh", "-c", "echo $SLURM_CLUSTER_NAME"];
+    assert_eq!(ok(&deputyctl(PORTAL, &[&begin[..], &argv].concat())), "second");
+    assert!(told(), "{}", launcher_log());
+    fs::remove_file("/home/alice/.slurm/defaults").unwrap();
+    fs::write("/etc/slurm/slurm.conf", conf).unwrap();
 }
 
 /// The process that asks the second cluster where its jobs stand, if there is one now.

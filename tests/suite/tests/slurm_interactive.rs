@@ -17,7 +17,7 @@ use deputy_suite::machine::{command_line, deputyd_stays_away, processes, shepher
 use deputy_suite::people::{as_user, command_as, ok, refused_with, run};
 use deputy_suite::requests::{app, run_as, withdrawal};
 use deputy_suite::slurm::{
-    OWNERS_DEFAULTS, PORTAL, exclusively, open_at_slurm, show, sleeper, talk, usual_settings, wait_for,
+    OWNERS_DEFAULTS, PORTAL, exclusively, open_at_slurm, show, sleeper, srun, talk, usual_settings, wait_for,
 };
 use deputy_suite::{Output, deputyctl};
 
@@ -283,21 +283,6 @@ fn the_owners_defaults_decide_nothing_that_policy_lists_or_bounds_and_run_nothin
     assert!(fs::exists("/srv/slurm/was-here").unwrap());
     fs::remove_file("/home/alice/.slurm/defaults").unwrap();
     fs::write("/etc/slurm/slurm.conf", conf).unwrap();
-}
-
-/// The process of `srun` of the only interactive job.
-fn srun() -> i32 {
-    let mut found = Vec::new();
-    wait_until("srun runs", || {
-        found = processes()
-            .into_iter()
-            .filter(|pid| command_line(*pid).starts_with("srun --export=ALL"))
-            .collect();
-        !found.is_empty()
-    });
-    // A second process of it watches over the first one.
-    let parents = |pid: i32| shepherd_of(pid);
-    found.iter().copied().find(|pid| !found.contains(&parents(*pid))).expect("the first")
 }
 
 #[test]

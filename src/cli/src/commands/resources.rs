@@ -41,6 +41,10 @@ pub fn resources(context: &Context, options: ResourcesOptions) -> Result<ExitCod
                 context.output.records(&rows, columns)?;
             }
         }
+        if let Some(Value::Array(clusters)) = found.get("without_accounting") {
+            let names: Vec<&str> = clusters.iter().filter_map(Value::as_str).collect();
+            output::note(&format!("no accounting, and so no associations and limits: {}", names.join(", ")))?;
+        }
         if let Some(Value::String(why)) = found.get("unavailable") {
             output::note(&format!("not every cluster can be asked: {why}"))?;
         }

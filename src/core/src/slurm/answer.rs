@@ -53,6 +53,11 @@ const NO_ANSWER: [&str; 8] = [
     "Unexpected message",
 ];
 
+/// Whether a program of Slurm's accounting said that there is none.
+pub fn is_without_accounting(error: &str) -> bool {
+    error.contains("accounting storage is disabled") || error.contains("supported accounting_storage plugin")
+}
+
 /// What Slurm said against a request; none where what it said is no answer.
 pub fn refusal(error: &str) -> Option<String> {
     if NO_ANSWER.iter().any(|word| error.contains(word)) {
@@ -89,6 +94,15 @@ mod tests {
         assert_eq!(found("5\n7\n"), Ok(vec![SlurmJobId(5), SlurmJobId(7)]));
         assert_eq!(found(""), Ok(vec![]));
         assert!(found("slurm_load_jobs error: x\n").is_err());
+    }
+
+    #[test]
+    fn a_cluster_without_accounting_says_so() {
+        assert!(is_without_accounting("Slurm accounting storage is disabled\n"));
+        let sacctmgr = "You are not running a supported accounting_storage plugin\n\
+                        Only 'accounting_storage/slurmdbd' is supported.\n";
+        assert!(is_without_accounting(sacctmgr));
+        assert!(!is_without_accounting("sacct: error: Problem talking to the database: Connection refused"));
     }
 
     #[test]

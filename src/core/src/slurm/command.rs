@@ -84,8 +84,7 @@ fn time(seconds: u32) -> String {
 pub fn squeue(users: &[OsUid], jobs: &[&JobId]) -> Vec<String> {
     let users: Vec<String> = users.iter().map(ToString::to_string).collect();
     let users = format!("--user={}", users.join(","));
-    let format =
-        "--Format=JobID:|,UserID:|,Name:|,State:|,exit_code:|,BatchHost:|,RestartCnt:|,StartTime:|,Reason:|";
+    let format = "--Format=JobID:|,UserID:|,Name:|,State:|,exit_code:|,BatchHost:|,RestartCnt:|,StartTime:|,EndTime:|,TimeUsed:|,Reason:|";
     words(&["squeue", "--noheader", "--all", "--states=all", format, &users, &names(jobs)])
 }
 

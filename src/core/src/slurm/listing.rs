@@ -87,12 +87,16 @@ pub struct Queued {
     pub state: String,
     /// How its script ended, as the kernel says it (`wait(2)`): a number that the accounting has only in part.
     pub status: u32,
-    /// Where its script runs; empty while it does not.
+    /// Where its script runs, or did; empty where it never had a node.
     pub host: String,
     /// How often it was put back into the queue after it had begun.
     pub restarts: u32,
     /// When its latest run began, or is to begin, seconds since 1970; none where that is not said.
     pub started: Option<u64>,
+    /// When it ended, seconds since 1970; of one that has not, when it will at the latest, if that is known.
+    pub(super) ended: Option<u64>,
+    /// For how long it has run, or did, whole seconds.
+    pub(super) elapsed_seconds: u64,
     /// For what it waits.
     pub reason: String,
 }
@@ -129,24 +133,42 @@ fn is_host(text: &str) -> bool {
     text.len() <= 255 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-/// The number of an end. Below 0 are Slurm's words for none, as of what `srun` gave back while it waited.
+/// The number of an end, of 16 bits. Others are Slurm's words for none, as of what `srun` gave back while it waited.
 fn status(text: &str) -> Option<u32> {
     let number: i64 = text.parse().ok()?;
-    u32::try_from(number.max(0)).ok()
+    Some(u16::try_from(number).unwrap_or(0).into())
+}
+
+/// Whole seconds of a time that the queue tells; none where it has a word instead, as where a clock was set back.
+fn elapsed(text: &str) -> u64 {
+    cpu_time(text).map_or(0, |micros| micros / 1_000_000)
 }
 
 fn queued(line: &str) -> Option<Queued> {
-    let mut fields = line.splitn(9, '|').skip(1);
+    let mut fields = line.splitn(11, '|').skip(1);
     let mut field = || fields.next();
     let (uid, name) = (field()?.parse().ok()?, field()?.to_owned());
     let (state, status, host) = (field()?, status(field()?)?, field()?);
-    let (restarts, started, reason) =
-        (field()?.parse().ok()?, field()?.parse().ok(), field()?.strip_suffix('|')?);
+    let (restarts, started) = (field()?.parse().ok()?, field()?.parse().ok());
+    let (ended, elapsed_seconds, reason) =
+        (field()?.parse().ok(), elapsed(field()?), field()?.strip_suffix('|')?);
     let word = !state.is_empty() && state.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
     let reason = reason.chars().filter(|character| !character.is_control()).take(60).collect();
     // "n/a" while it has none; and a time that is none is "N/A".
     let host = if is_host(host) { host.to_owned() } else { String::new() };
-    word.then(|| Queued { uid, name, state: state.to_owned(), status, host, restarts, started, reason })
+    let state = state.to_owned();
+    word.then_some(Queued {
+        uid,
+        name,
+        state,
+        status,
+        host,
+        restarts,
+        started,
+        ended,
+        elapsed_seconds,
+        reason,
+    })
 }
 
 /// A job and its steps in the accounting.
@@ -267,8 +289,8 @@ mod tests {
     #[test]
     fn a_queue_has_jobs_and_no_parts_of_jobs() {
         let jobs = queue(
-            "5|1001|n|PENDING|0|n1|0|3|Resources|\n6_[1-9]|1001|n|PENDING|0|Priority|\n8+1|1001|n|PENDING|0|n1|0|3|Priority|\n\
-             7|1002|n|RUNNING|0|n1|0|3|None|\n",
+            "5|1001|n|PENDING|0|n1|0|3|N/A|0:00|Resources|\n6_[1-9]|1001|n|PENDING|0|Priority|\n8+1|1001|n|PENDING|0|n1|0|3|N/A|0:00|Priority|\n\
+             7|1002|n|RUNNING|0|n1|0|3|N/A|0:00|None|\n",
         );
         assert_eq!((jobs.jobs.len(), jobs.strange().len()), (2, 0));
         assert_eq!(jobs.about(FIVE).entry().unwrap().reason, "Resources");
@@ -277,17 +299,17 @@ mod tests {
 
     #[test]
     fn a_strange_line_of_the_queue_takes_the_word_from_its_own_job_alone() {
-        let good = "5|1001|n|PENDING|0|n1|0|3|Resources|\n";
+        let good = "5|1001|n|PENDING|0|n1|0|3|N/A|0:00|Resources|\n";
         for bad in [
             "9|1001|n|PENDING",
-            "9|1001|n|PENDING|0|n1|0|3|Resources",
-            "9|1001|n|PENDING|0:0|n1|0|3|Resources|",
-            "9|x|n|PENDING|0|n1|0|3|y|",
-            "9|1001|n|pending|0|n1|0|3|y|",
-            "9|1001|n||0|n1|0|3|y|",
-            "9|1001|n|RUNNING|0|n1|0|3|None|\n9|1001|n|COMPLETED|0|n1|0|3|None|",
+            "9|1001|n|PENDING|0|n1|0|3|N/A|0:00|Resources",
+            "9|1001|n|PENDING|0:0|n1|0|3|N/A|0:00|Resources|",
+            "9|x|n|PENDING|0|n1|0|3|N/A|0:00|y|",
+            "9|1001|n|pending|0|n1|0|3|N/A|0:00|y|",
+            "9|1001|n||0|n1|0|3|N/A|0:00|y|",
+            "9|1001|n|RUNNING|0|n1|0|3|N/A|0:00|None|\n9|1001|n|COMPLETED|0|n1|0|3|N/A|0:00|None|",
             "slurm_load_jobs error: Unable to contact slurm controller",
-            "_9|1001|n|RUNNING|0|n1|0|3|None|",
+            "_9|1001|n|RUNNING|0|n1|0|3|N/A|0:00|None|",
             "",
             "|",
         ] {

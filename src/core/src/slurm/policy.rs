@@ -7,6 +7,7 @@ use crate::denial::{Code, Denial};
 use crate::ids::JobId;
 use crate::kind::Kind;
 use crate::limits::JobBounds;
+use crate::settings::Ends;
 
 /// Which accounts of Slurm's may be named.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -141,6 +142,20 @@ impl SlurmPolicy {
         }
         let (nodes, tasks) = (Some(nodes), Some(tasks));
         Ok(SlurmRequest { cluster, partition, account, qos, nodes, tasks, ..asked.clone() })
+    }
+
+    /// Refuses an account that nobody could check: where policy leaves that to Slurm, and the cluster has no accounting.
+    pub fn check_account(&self, asked: &SlurmRequest, ends: Ends, rule: &str) -> Result<(), Denial> {
+        let nobodys = self.accounts == Accounts::Associations && ends == Ends::Queue;
+        match &asked.account {
+            Some(account) if nobodys => Err(Denial::new(
+                Code::ExecutorNotAllowed,
+                format!("{rule}.slurm.accounts"),
+                format!("the cluster has no accounting: nobody says whether this person may use the account {account}"),
+            )
+            .remedy("name no account, or have the administrator list those that may be named")),
+            _ => Ok(()),
+        }
     }
 
     fn check_interactive(&self, asked: &SlurmRequest, rule: &str) -> Result<(), Denial> {
@@ -305,6 +320,22 @@ mod tests {
     fn refused(kind: &Kind, asked: &SlurmRequest) -> (Code, String) {
         let denial = kind.slurm.as_ref().unwrap().check(asked, "kinds.x").unwrap_err();
         (denial.code, denial.rule)
+    }
+
+    #[test]
+    fn an_account_that_nobody_could_check_is_not_named() {
+        let asked = |account: &str| SlurmRequest { account: account.parse().ok(), ..SlurmRequest::default() };
+        let check = |name: &str, account: &str, ends| {
+            let kind = kind(name);
+            let answer = kind.slurm.as_ref().unwrap().check_account(&asked(account), ends, "kinds.x");
+            answer.map_err(|denial| (denial.code, denial.rule))
+        };
+        let refused = Err((Code::ExecutorNotAllowed, "kinds.x.slurm.accounts".to_owned()));
+        assert_eq!(check("cluster", "lab1", Ends::Queue), refused);
+        // Without a name, with a list of policy's, and with an accounting that says it.
+        assert_eq!(check("cluster", "", Ends::Queue), Ok(()));
+        assert_eq!(check("both", "lab1", Ends::Queue), Ok(()));
+        assert_eq!(check("cluster", "lab1", Ends::Accounting), Ok(()));
     }
 
     #[test]

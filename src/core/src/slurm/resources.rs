@@ -1,6 +1,7 @@
 //! What a cluster has: nodes with what is free of each, and what Slurm grants one person there.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -88,15 +89,25 @@ pub fn sinfo() -> Vec<String> {
     ["sinfo", "--noheader", "--all", "--Node", format].map(str::to_owned).to_vec()
 }
 
-/// `scontrol` for the cluster's own name, which Slurm's accounting knows it by.
+/// `scontrol` for the cluster's configuration: its own name, which Slurm's accounting knows it by, and what else is in it.
 pub fn configuration() -> Vec<String> {
     ["scontrol", "show", "config"].map(str::to_owned).to_vec()
 }
 
 /// The cluster's own name, out of its configuration.
 pub fn own_name(configuration: &str) -> Option<ClusterName> {
-    let value = configuration.lines().find_map(|line| line.strip_prefix("ClusterName"))?;
-    value.trim_start().strip_prefix('=')?.trim().parse().ok()
+    configured(configuration, "ClusterName")?.parse().ok()
+}
+
+/// For how long the queue keeps a job that has ended, at the least (`MinJobAge`); 0 is for ever.
+pub fn kept(configuration: &str) -> Option<Duration> {
+    let seconds = configured(configuration, "MinJobAge")?.strip_suffix(" sec")?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+fn configured<'a>(configuration: &'a str, key: &str) -> Option<&'a str> {
+    let value = configuration.lines().find_map(|line| line.strip_prefix(key))?;
+    Some(value.trim_start().strip_prefix('=')?.trim())
 }
 
 /// `sacctmgr` for one person at one cluster, since several may share the accounting. The person's name is one of the
@@ -213,6 +224,11 @@ mod tests {
         assert_eq!(own_name(told).map(String::from), Some("sandbox".to_owned()));
         for strange in ["", "ClusterName", "ClusterName = ", "ClusterName = a b", "XClusterName = a"] {
             assert_eq!(own_name(strange), None, "{strange:?}");
+        }
+        let kept = |value: &str| super::kept(&format!("{told}MinJobAge               = {value}\n"));
+        assert_eq!((kept("300 sec"), kept("0 sec")), (Some(Duration::from_secs(300)), Some(Duration::ZERO)));
+        for strange in ["", "300", "sec", "-1 sec", "5 min", "(null)"] {
+            assert_eq!(kept(strange), None, "{strange:?}");
         }
         assert!(sacctmgr("ann", &"sandbox".parse().unwrap()).contains(&"cluster=sandbox".to_owned()));
     }

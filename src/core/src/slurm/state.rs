@@ -1,4 +1,4 @@
-//! Where a job stands, by what the queue and the accounting say together.
+//! Where a job stands, by what the queue and the accounting say together, or the queue alone.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,11 +10,26 @@ pub const CANCELLED: &str = "CANCELLED";
 
 /// Its word for a run after which there is another one.
 const REQUEUED: &str = "REQUEUED";
+const FAILED: &str = "FAILED";
+
+/// Its words for a job that is over.
+const ENDED: [&str; 10] = [
+    "BOOT_FAIL",
+    CANCELLED,
+    "COMPLETED",
+    "DEADLINE",
+    FAILED,
+    "LAUNCH_FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "TIMEOUT",
+];
 
 /// The signal with which it ends one, and one whose time is up.
 pub const TERM: i32 = 15;
 
-/// How a job ended, by Slurm's accounting.
+/// How a job ended, by Slurm's word.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
     /// How.
@@ -181,39 +196,40 @@ fn between_runs(queued: &Queued, accounted: Option<&Accounted>) -> Option<SlurmS
     }
 }
 
+/// Where the job of this name and user stands at a cluster without accounting, by the queue alone; none where it does not
+/// tell. Of a job that has ended it has the whole exit, for as long as it keeps it.
+pub fn by_queue_alone(name: &str, uid: u32, queued: Listed<'_, Queued>) -> Option<Standing> {
+    match queued.filter(|queued| queued.uid == uid && queued.name == name) {
+        Listed::NoNews => None,
+        Listed::Absent => Some(Standing { state: SlurmState::Gone, restarts: 0 }),
+        Listed::As(queued) => {
+            let state = open(queued).or_else(|| by_queue(queued))?;
+            Some(Standing { state, restarts: queued.restarts })
+        }
+    }
+}
+
+/// A word that is not known is no end.
+fn by_queue(job: &Queued) -> Option<SlurmState> {
+    let own = Own::from_status(job.status);
+    let over = Over {
+        state: &job.state,
+        // A failure has an exit, and nothing of it is hidden here.
+        untold: job.state == FAILED && matches!(own, Own::Nothing),
+        own,
+        // One that waits to run again has no node, but may have the time of the run before.
+        never_ran: job.host.is_empty() && (job.elapsed_seconds == 0 || job.restarts > 0),
+        usage: Usage { wall_us: job.elapsed_seconds.saturating_mul(1_000_000), ..Usage::default() },
+        ended: job.ended,
+    };
+    let known = ENDED.contains(&job.state.as_str());
+    known.then(|| over.state())
+}
+
 fn by_accounting(job: &Accounted, status: u32) -> SlurmState {
-    let Some(ended) = job.ended else { return SlurmState::Unsettled };
-    let shown = job.state.clone();
     let own = Own::from_status(status)
         .or(|| job.batch.map_or(Own::Nothing, Own::from_exit))
         .or(|| Own::from_exit(job.exit));
-    let (by_itself, signal, cause) = match job.state.as_str() {
-        "COMPLETED" => (Some(JobEnd::Exited { code: 0 }), 0, None),
-        // Not 0, and 0 without its highest bit.
-        "FAILED" => (Some(JobEnd::Exited { code: 128 }), 0, None),
-        // One that never ran has no first step.
-        CANCELLED | "DEADLINE" if job.batch.is_none() && job.elapsed_seconds == 0 => {
-            return SlurmState::NeverRan { state: shown };
-        }
-        CANCELLED => (None, TERM, Some(EndCause::Cancelled)),
-        "TIMEOUT" => (None, TERM, Some(EndCause::TimeLimit)),
-        "OUT_OF_MEMORY" => (None, 9, Some(EndCause::OutOfMemory)),
-        "PENDING" | "RUNNING" | "SUSPENDED" | "RESIZING" | REQUEUED => return SlurmState::Unsettled,
-        _ => return SlurmState::Failed { state: shown },
-    };
-    let end = match own {
-        Own::Known(end) => end,
-        Own::OneOfTwo(code) => {
-            return SlurmState::Failed { state: format!("{shown} ({code} or {})", u16::from(code) + 128) };
-        }
-        // What Slurm ended has the signal that it sends, where nobody told the script's own end: a cancel that meets
-        // the launch of the script leaves it so.
-        Own::Nothing => match by_itself {
-            Some(_) if job.untold => return SlurmState::Failed { state: shown },
-            Some(end) => end,
-            None => JobEnd::Signaled { signal, core: false },
-        },
-    };
     let usage = Usage {
         user_us: job.user_us,
         system_us: job.system_us,
@@ -221,7 +237,63 @@ fn by_accounting(job: &Accounted, status: u32) -> SlurmState {
         wall_us: job.elapsed_seconds.saturating_mul(1_000_000),
         ..Usage::default()
     };
-    SlurmState::Ended(Ended { end, cause, usage, ended_us: ended.saturating_mul(1_000_000) })
+    let over = Over {
+        state: &job.state,
+        own,
+        // One that never ran has no first step.
+        never_ran: job.batch.is_none() && job.elapsed_seconds == 0,
+        untold: job.untold,
+        usage,
+        ended: job.ended,
+    };
+    over.state()
+}
+
+/// What is told of a job that is over.
+struct Over<'a> {
+    /// Slurm's word.
+    state: &'a str,
+    own: Own,
+    never_ran: bool,
+    /// Whether nobody told an end of its script, so that nothing said of it means nothing.
+    untold: bool,
+    usage: Usage,
+    /// Seconds since 1970.
+    ended: Option<u64>,
+}
+
+impl Over<'_> {
+    fn state(self) -> SlurmState {
+        let Some(ended) = self.ended else { return SlurmState::Unsettled };
+        let shown = self.state.to_owned();
+        let (by_itself, signal, cause) = match self.state {
+            "COMPLETED" => (Some(JobEnd::Exited { code: 0 }), 0, None),
+            // Not 0, and 0 without its highest bit.
+            FAILED => (Some(JobEnd::Exited { code: 128 }), 0, None),
+            CANCELLED | "DEADLINE" if self.never_ran => return SlurmState::NeverRan { state: shown },
+            CANCELLED => (None, TERM, Some(EndCause::Cancelled)),
+            "TIMEOUT" => (None, TERM, Some(EndCause::TimeLimit)),
+            "OUT_OF_MEMORY" => (None, 9, Some(EndCause::OutOfMemory)),
+            "PENDING" | "RUNNING" | "SUSPENDED" | "RESIZING" | REQUEUED => return SlurmState::Unsettled,
+            _ => return SlurmState::Failed { state: shown },
+        };
+        let end = match self.own {
+            Own::Known(end) => end,
+            Own::OneOfTwo(code) => {
+                return SlurmState::Failed {
+                    state: format!("{shown} ({code} or {})", u16::from(code) + 128),
+                };
+            }
+            // What Slurm ended has the signal that it sends, where nobody told the script's own end: a cancel that meets
+            // the launch of the script leaves it so.
+            Own::Nothing => match by_itself {
+                Some(_) if self.untold => return SlurmState::Failed { state: shown },
+                Some(end) => end,
+                None => JobEnd::Signaled { signal, core: false },
+            },
+        };
+        SlurmState::Ended(Ended { end, cause, usage: self.usage, ended_us: ended.saturating_mul(1_000_000) })
+    }
 }
 
 #[cfg(test)]
@@ -294,7 +366,7 @@ mod tests {
         let rows = "5|1001|n|FAILED|127:0|0|00:00|00:00||9";
         let accounted = accounting(rows);
         let with = |status: u32, state: &str| {
-            let queued = queue(&format!("5|1001|n|{state}|{status}|n1|0|3|NonZeroExitCode|"));
+            let queued = queue(&format!("5|1001|n|{state}|{status}|n1|0|3|N/A|0:00|NonZeroExitCode|"));
             state_of(queued.about(FIVE), accounted.about(FIVE))
         };
         let code = |code| (JobEnd::Exited { code }, None);
@@ -332,7 +404,7 @@ mod tests {
         assert_eq!(one("5|1001|n|RUNNING|0:0|7|00:00|00:00||Unknown"), SlurmState::Unsettled);
         // As it is where srun gave one back that waited.
         for status in ["-1", "-2"] {
-            let queued = queue(&format!("5|1001|n|CANCELLED|{status}|localhost|0|3|Resources|"));
+            let queued = queue(&format!("5|1001|n|CANCELLED|{status}|localhost|0|3|N/A|0:00|Resources|"));
             let cancelled = accounting("5|1001|n|CANCELLED by 1001|0:0|0|00:00|00:00||9");
             assert_eq!(
                 state("n", 1001, queued.about(FIVE), cancelled.about(FIVE)),
@@ -343,7 +415,7 @@ mod tests {
         assert_eq!(one("5|1001|m|COMPLETED|0:0|7|00:00|00:00||9"), SlurmState::Gone);
         assert_eq!(one("5|1002|n|COMPLETED|0:0|7|00:00|00:00||9"), SlurmState::Gone);
         assert_eq!(one(""), SlurmState::Gone);
-        let queued = queue("5|1001|n|COMPLETED|0|n1|0|3|None|");
+        let queued = queue("5|1001|n|COMPLETED|0|n1|0|3|N/A|0:00|None|");
         let of = |uid| state("n", uid, queued.about(FIVE), Listed::Absent);
         assert_eq!((of(1001), of(1002)), (Some(SlurmState::Unsettled), Some(SlurmState::Gone)));
     }
@@ -362,22 +434,28 @@ mod tests {
         // As Slurm says it from the moment of the requeue on.
         let put_back =
             "5|1001|n|REQUEUED|0:0|1|00:00|00:00||17\n5.batch||batch|CANCELLED|0:15|1|00:00|00:00||17";
-        assert_eq!(said("5|1001|n|COMPLETING|0|n1|1|16|None|", put_back), Some(SlurmState::Completing));
+        assert_eq!(
+            said("5|1001|n|COMPLETING|0|n1|1|16|N/A|0:00|None|", put_back),
+            Some(SlurmState::Completing)
+        );
         let waits = Some(SlurmState::Waiting { reason: "BeginTime".into() });
-        assert_eq!(said("5|1001|n|PENDING|0|n/a|1|138|BeginTime|", put_back), waits);
-        assert_eq!(said("5|1001|n|PENDING|768|n/a|1|N/A|BeginTime|", put_back), waits);
+        assert_eq!(said("5|1001|n|PENDING|0|n/a|1|138|N/A|0:00|BeginTime|", put_back), waits);
+        assert_eq!(said("5|1001|n|PENDING|768|n/a|1|N/A|N/A|0:00|BeginTime|", put_back), waits);
         let runs = Some(SlurmState::Running { host: "n1".into() });
-        assert_eq!(said("5|1001|n|RUNNING|0|n1|1|138|None|", put_back), runs);
+        assert_eq!(said("5|1001|n|RUNNING|0|n1|1|138|N/A|0:00|None|", put_back), runs);
         // It was cancelled where it waited.
         let never = Some(SlurmState::NeverRan { state: CANCELLED.to_owned() });
-        for cancelled in ["5|1001|n|CANCELLED|0|n/a|1|40|BeginTime|", "5|1001|n|CANCELLED|0|n1|1|16|None|"] {
+        for cancelled in [
+            "5|1001|n|CANCELLED|0|n/a|1|40|N/A|0:00|BeginTime|",
+            "5|1001|n|CANCELLED|0|n1|1|16|N/A|0:00|None|",
+        ] {
             assert_eq!(said(cancelled, put_back), never, "{cancelled}");
         }
         // Its last run was cancelled, and the accounting will have that.
-        let last = "5|1001|n|CANCELLED|0|n1|1|138|None|";
+        let last = "5|1001|n|CANCELLED|0|n1|1|138|N/A|0:00|None|";
         assert_eq!(said(last, put_back), Some(SlurmState::Unsettled));
         // The accounting does not have the last run yet, whatever it says of the one before.
-        let ended = "5|1001|n|FAILED|768|n1|1|138|NonZeroExitCode|";
+        let ended = "5|1001|n|FAILED|768|n1|1|138|N/A|0:00|NonZeroExitCode|";
         for earlier in ["REQUEUED", "NODE_FAIL", "PREEMPTED", "COMPLETED"] {
             let row = format!("5|1001|n|{earlier}|0:0|1|00:00|00:00||17");
             assert_eq!(said(ended, &row), Some(SlurmState::Unsettled), "{earlier}");
@@ -388,11 +466,11 @@ mod tests {
         // Of one that was never put back this is as ever.
         let node_fail = "5|1001|n|NODE_FAIL|0:0|1|00:00|00:00||17";
         let failed = SlurmState::Failed { state: "NODE_FAIL".into() };
-        let row = "5|1001|n|NODE_FAIL|0|n1|0|138|NodeDown|";
+        let row = "5|1001|n|NODE_FAIL|0|n1|0|138|N/A|0:00|NodeDown|";
         assert_eq!(told(row, node_fail), Standing { state: failed, restarts: 0 });
         assert_eq!(told("", put_back), Standing { state: SlurmState::Unsettled, restarts: 0 });
         // Neither is the count of somebody else's job.
-        let strangers = "5|1002|n|RUNNING|0|n1|1|138|None|";
+        let strangers = "5|1002|n|RUNNING|0|n1|1|138|N/A|0:00|None|";
         assert_eq!(told(strangers, ""), Standing { state: SlurmState::Gone, restarts: 0 });
     }
 
@@ -405,10 +483,57 @@ mod tests {
         // The accounting alone would tell one of two codes, where the queue tells the code.
         let ended = accounting("5|1001|n|FAILED|127:0|0|00:00|00:00||9");
         assert_eq!(state("n", 1001, queue("5|x").about(FIVE), ended.about(FIVE)), None);
-        let runs = queue("5|1001|n|RUNNING|0|n1|0|3|None|");
+        let runs = queue("5|1001|n|RUNNING|0|n1|0|3|N/A|0:00|None|");
         assert_eq!(
             state("n", 1001, runs.about(FIVE), Listed::NoNews),
             Some(SlurmState::Running { host: "n1".into() })
         );
+    }
+
+    fn alone(row: &str) -> Option<SlurmState> {
+        by_queue_alone("n", 1001, queue(row).about(FIVE)).map(|standing| standing.state)
+    }
+
+    #[test]
+    fn a_queue_alone_tells_the_whole_exit_and_never_a_success_by_guess() {
+        let (timeout, cancelled, memory) = (EndCause::TimeLimit, EndCause::Cancelled, EndCause::OutOfMemory);
+        let signaled = |signal, core| JobEnd::Signaled { signal, core };
+        for (row, end, cause) in [
+            ("COMPLETED|0|n1|0|3|9|0:01|None|", JobEnd::Exited { code: 0 }, None),
+            ("FAILED|768|n1|0|3|9|0:01|NonZeroExitCode|", JobEnd::Exited { code: 3 }, None),
+            ("FAILED|65280|n1|0|3|9|0:01|NonZeroExitCode|", JobEnd::Exited { code: 255 }, None),
+            ("FAILED|134|n1|0|3|9|0:01|JobLaunchFailure|", signaled(6, true), None),
+            ("CANCELLED|15|n1|0|3|9|0:01|None|", signaled(15, false), Some(cancelled)),
+            ("CANCELLED|0|n1|0|3|9|0:01|None|", signaled(15, false), Some(cancelled)),
+            ("TIMEOUT|15|n1|0|3|9|0:01|TimeLimit|", signaled(15, false), Some(timeout)),
+            ("OUT_OF_MEMORY|125|n1|0|3|9|0:01|OutOfMemory|", signaled(9, false), Some(memory)),
+        ] {
+            let usage = Usage { wall_us: 1_000_000, ..Usage::default() };
+            let ended = Ended { end, cause, usage, ended_us: 9_000_000 };
+            assert_eq!(alone(&format!("5|1001|n|{row}")), Some(SlurmState::Ended(ended)), "{row}");
+        }
+        let word = |state: &str| state.to_owned();
+        for (row, state) in [
+            ("FAILED|0|n1|0|3|9|0:01|NonZeroExitCode|", SlurmState::Failed { state: word("FAILED") }),
+            ("FAILED|4294967294|n1|0|3|9|0:01|None|", SlurmState::Failed { state: word("FAILED") }),
+            ("NODE_FAIL|0|n1|0|3|9|0:01|None|", SlurmState::Failed { state: word("NODE_FAIL") }),
+            ("CANCELLED|0|n/a|0|3|9|0:00|JobHeldUser|", SlurmState::NeverRan { state: word(CANCELLED) }),
+            // While it waited to run again.
+            ("CANCELLED|0|n/a|1|40|9|0:07|BeginTime|", SlurmState::NeverRan { state: word(CANCELLED) }),
+            ("COMPLETED|0|n1|0|3|N/A|0:01|None|", SlurmState::Unsettled),
+            ("COMPLETING|0|n1|0|3|9|0:01|None|", SlurmState::Running { host: word("n1") }),
+            ("PENDING|0|n/a|0|3|N/A|0:00|Priority|", SlurmState::Waiting { reason: word("Priority") }),
+        ] {
+            assert_eq!(alone(&format!("5|1001|n|{row}")), Some(state), "{row}");
+        }
+        // What is not there, or somebody else's, is not there; what is not told, or by no known word, is no end.
+        for absent in
+            ["", "5|1002|n|COMPLETED|0|n1|0|3|9|0:01|None|", "5|1001|m|COMPLETED|0|n1|0|3|9|0:01|None|"]
+        {
+            assert_eq!(alone(absent), Some(SlurmState::Gone), "{absent}");
+        }
+        for silent in ["5|x", "5|1001|n|COMPLETED|0|n1|None|", "5|1001|n|NEW_WORD|0|n1|0|3|9|0:01|None|"] {
+            assert_eq!(alone(silent), None, "{silent}");
+        }
     }
 }

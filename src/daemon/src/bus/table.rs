@@ -212,7 +212,8 @@ methods! {
     /// cpus_free (d), memory, memory_free, gpus and gpus_free (t), without those that are not counted; at most 200 nodes of
     /// Slurm's, and of this machine what is free to administrators alone, but for GPUs), partitions (aa{sv}: the sums of all nodes) and, of
     /// an account, associations (aa{sv}: account, partition, qos, limits (as), in Slurm's words), each with its cluster.
-    /// unavailable (s) says which clusters could not be asked, and why. At a limited rate. Options: application (s), account (s).
+    /// without_accounting (as) names the clusters of which no associations can be told, since there are none. unavailable (s) says
+    /// which clusters could not be asked, and why. At a limited rate. Options: application (s), account (s).
     Manager.Resources(options) -> (resources) by ApplicationOrAdministrator(View) => jobs::resources::resources;
 
     /// Figures for whoever watches the machine, each with name (s), labels (a{ss}) and value (t); `deputyctl metrics`

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use deputy_core::message::{ClusterPerson, ClusterRequest, LauncherReply, LauncherRequest};
 use deputy_core::schedule::{Most, Resource};
+use deputy_core::settings::Ends;
 use deputy_core::slurm::ClusterName;
 use deputy_core::slurm::resources::{Association, Capacity, Cluster, Node};
 use deputy_core::{AccountName, Denial};
@@ -46,6 +47,11 @@ pub async fn resources(call: Call, (mut options,): (Options,)) -> Result<Granted
     let snapshot = daemon.directory.snapshot();
     if let Some(slurm) = &snapshot.settings.executor.slurm {
         let (mut partitions, mut associations, mut silent) = (Vec::new(), Vec::new(), Vec::new());
+        let without = slurm.all().filter(|(_, settings)| settings.ends == Ends::Queue);
+        let without: Vec<String> = without.map(|(name, _)| name.to_string()).collect();
+        if of.is_some() && !without.is_empty() {
+            shown = shown.with("without_accounting", without);
+        }
         let asked = slurm.all().map(|(name, _)| {
             let of = of.clone();
             async move { (cluster(daemon, name, of).await, name) }

@@ -337,7 +337,7 @@ impl Tracker {
             }
             Told::Lost | Told::Running | Told::Ending(_) => {
                 let cause = if !live.job().spec.has_shepherd() {
-                    "it was being submitted when the launcher's child died, and Slurm does not have it"
+                    "Slurm did not say whether it took it, and does not have it"
                 } else if self.of_another_boot(live) {
                     "the machine was started again while it ran"
                 } else {

@@ -14,7 +14,7 @@ use deputy_core::message::RunRequest;
 use deputy_core::names::KindName;
 use deputy_core::pattern::CommandRule;
 use deputy_core::policy;
-use deputy_core::settings::Settings;
+use deputy_core::settings::{Ends, Settings};
 use deputy_core::size::ByteSize;
 use deputy_core::slurm::policy::{check_bounds, check_executor};
 use deputy_core::slurm::{ExecutorChoice, SlurmRequest};
@@ -196,7 +196,11 @@ fn at_slurm(
     }
     // The daemon has chosen the cluster, where there is a choice.
     let asked = SlurmRequest { cluster: Some(asked.cluster.clone().unwrap_or_default()), ..asked.clone() };
-    kind.slurm.as_ref().map(|policy| policy.check(&asked, &rule)).transpose()
+    let Some(policy) = &kind.slurm else { return Ok(None) };
+    let asked = policy.check(&asked, &rule)?;
+    let slurm = asked.cluster.as_ref().and_then(|name| rules.settings.executor.slurm.as_ref()?.cluster(name));
+    policy.check_account(&asked, slurm.map_or_else(Ends::default, |slurm| slurm.ends), &rule)?;
+    Ok(Some(asked))
 }
 
 /// What policy says, lowered by what the request asks for. Nothing can run under a ceiling of nothing.

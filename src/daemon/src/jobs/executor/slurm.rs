@@ -11,7 +11,7 @@ use std::time::Duration;
 use deputy_core::job::{EndCause, Enforcement, JobEnd};
 use deputy_core::kind::Kind;
 use deputy_core::message::{JobCommand, LauncherReply, LauncherRequest, MAX_ASKED, SubmitRequest};
-use deputy_core::settings::SlurmSettings;
+use deputy_core::settings::{Ends, SlurmSettings};
 use deputy_core::slurm::policy::{check_bounds, unknown_cluster};
 use deputy_core::slurm::state::{CANCELLED, TERM};
 use deputy_core::slurm::{ClusterName, Ended, SlurmCommand, SlurmJobId, SlurmRequest, SlurmState, Standing};
@@ -160,10 +160,12 @@ pub fn check(daemon: &Daemon, kind: &Kind, rule: &str, spec: &JobSpec) -> Result
         .remedy("with deputyctl run: --executor slurm, and --stdout FILE"));
     }
     check_bounds(&spec.bounds)?;
-    let cluster = policy.check(&slurm_request(spec), rule)?.cluster.unwrap_or_default();
-    if slurm.cluster(&cluster).is_none() {
+    let asked = policy.check(&slurm_request(spec), rule)?;
+    let cluster = asked.cluster.clone().unwrap_or_default();
+    let Some(settings) = slurm.cluster(&cluster) else {
         return Err(unknown_cluster(&cluster));
-    }
+    };
+    policy.check_account(&asked, settings.ends, rule)?;
     Ok(cluster)
 }
 
@@ -361,12 +363,15 @@ async fn heard(tracker: &Tracker, live: &Live, state: SlurmState, absent_since: 
             (JobState::Lost { cause: format!("Slurm: {state}, without an exit") }, None)
         }
         SlurmState::Gone | SlurmState::Unsettled => {
-            let patience = settings(tracker, &cluster_of(&live.job()))
-                .map_or(u64::MAX, |settings| settings.lost_after_seconds);
+            let settings = settings(tracker, &cluster_of(&live.job()));
+            let patience = settings.as_ref().map_or(u64::MAX, |settings| settings.lost_after_seconds);
             if absent_since.elapsed() < Duration::from_secs(patience) {
                 return false;
             }
             let cause = match state {
+                _ if settings.is_some_and(|settings| settings.ends == Ends::Queue) => {
+                    "Slurm's queue no longer has it, and the cluster has no accounting"
+                }
                 SlurmState::Gone => "Slurm has it neither in its queue nor in its accounting",
                 _ => "Slurm has it no longer in its queue, and its accounting has no end of it",
             };

@@ -1,4 +1,5 @@
-//! Where jobs at Slurm stand: one `squeue` for all that are asked about, and one `sacct` for those that it no longer has.
+//! Where jobs at Slurm stand: one `squeue` for all that are asked about, and one `sacct` for those that it no longer has. A
+//! cluster without accounting is asked for its queue alone.
 //!
 //! The operator that `deputy.toml` names for a cluster asks for everybody; where there is none, each OS account asks for its own. Only
 //! jobs whose numbers are in their folders are asked about, and an answer about somebody else's job is none.
@@ -9,7 +10,7 @@ use deputy_core::denial::Denial;
 use deputy_core::ids::JobId;
 use deputy_core::job::OsIdentity;
 use deputy_core::message::MAX_ASKED;
-use deputy_core::settings::{Settings, SlurmSettings};
+use deputy_core::settings::{Ends, Settings, SlurmSettings};
 use deputy_core::slurm::listing::{self, Listed, Listing};
 use deputy_core::slurm::{ClusterName, SlurmJobId, Standing, command, state};
 
@@ -93,6 +94,13 @@ pub(super) fn states(
     let output = run(slurm, account, &command::squeue(&users, &jobs), None)?.good("squeue")?;
     let queue = listing::queue(&output);
     warn("squeue", &queue);
+    if slurm.ends == Ends::Queue {
+        let standing = |one: Asked| {
+            let (name, uid) = (command::job_name(&one.job), one.owner.uid.raw());
+            Some((one.job, state::by_queue_alone(&name, uid, queue.about(one.number))?))
+        };
+        return Ok(asked.into_iter().filter_map(standing).collect());
+    }
     let not_open = |one: &&Asked| {
         let queued = queue.about(one.number).filter(|queued| queued.name == command::job_name(&one.job));
         queued != Listed::NoNews && queued.entry().and_then(state::open).is_none()

@@ -143,7 +143,14 @@ impl<'a> AtSlurm<'a> {
             let unwanted = !exited || begun.elapsed() >= GIVEN_BACK;
             match look(self.slurm, &self.cluster, &self.account, &self.owner, job, unwanted) {
                 Ok(Left::Nothing(told)) => return told,
-                Ok(Left::Unknown) if exited || age() >= SETTLED => return None,
+                Ok(Left::Unknown) if exited || age() >= SETTLED => {
+                    let ran = |end: &JobEnd| matches!(end, JobEnd::Exited { code } if *code != SLURM_FAILED);
+                    if ended.as_ref().is_ok_and(|ended| ran(&ended.end)) {
+                        // The program ran, and not at this cluster: the person's own defaults can name another one.
+                        tracing::warn!(event = "slurm_elsewhere", job = %job, cluster = %self.cluster);
+                    }
+                    return None;
+                }
                 Ok(Left::Unsettled) if begun.elapsed() >= ACCOUNTED => return None,
                 Ok(_) => {}
                 Err(error) => tracing::warn!(event = "slurm_silent", job = %job, message = %error.message),

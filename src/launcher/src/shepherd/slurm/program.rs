@@ -15,6 +15,7 @@ use deputy_core::names::OsUserName;
 use deputy_core::policy::PasswdEntry;
 use deputy_core::project::MAX_UMASK;
 use deputy_core::settings::SlurmSettings;
+use deputy_core::slurm::answer;
 use deputy_etc::root_owned;
 use deputy_sys::limits::Limits;
 use deputy_sys::{Credentials, accounts};
@@ -121,6 +122,12 @@ impl Said {
     pub fn good(self, program: &str) -> Result<String, Denial> {
         match self.end {
             JobEnd::Exited { code: 0 } => Ok(self.output),
+            _ if answer::is_without_accounting(&self.error) => Err(Denial::new(
+                Code::SlurmUnavailable,
+                "deputy.toml: executor.slurm",
+                format!("{program}: {}", shown(&self.error)),
+            )
+            .remedy("have root set ends = \"queue\" for this cluster, which has no accounting")),
             _ => Err(no_answer(format!("{program}: {}", shown(&self.error)))),
         }
     }

@@ -1,9 +1,9 @@
 //! What a cluster has, and what Slurm grants one person there: `sinfo` by the operator or that person, `sacctmgr` by him
-//! alone.
+//! alone, and only where there is accounting.
 
 use deputy_core::denial::{Code, Denial};
 use deputy_core::message::ClusterRequest;
-use deputy_core::settings::Settings;
+use deputy_core::settings::{Ends, Settings};
 use deputy_core::slurm::resources::{self, Cluster};
 
 use super::no_answer;
@@ -34,14 +34,14 @@ pub fn resources(settings: &Settings, request: &ClusterRequest) -> Result<Cluste
     })?;
     let nodes = run(slurm, asks, &resources::sinfo(), None)?.good("sinfo")?;
     let associations = match &person {
-        None => String::new(),
-        Some((account, name)) => {
+        Some((account, name)) if slurm.ends == Ends::Accounting => {
             let configuration = run(slurm, account, &resources::configuration(), None)?.good("scontrol")?;
             let own = resources::own_name(&configuration).ok_or_else(|| {
                 no_answer("scontrol: the configuration does not say what the cluster is called")
             })?;
             run(slurm, account, &resources::sacctmgr(name.as_str(), &own), None)?.good("sacctmgr")?
         }
+        _ => String::new(),
     };
     let (cluster, strange) = resources::cluster(&nodes, &associations);
     if strange > 0 {

@@ -14,7 +14,7 @@ use deputy_core::job::JobEnd;
 use deputy_core::limits::JobBounds;
 use deputy_core::message::{JobState, LauncherReply, RunRequest, SubmitRequest};
 use deputy_core::project::MAX_UMASK;
-use deputy_core::settings::{Settings, SlurmSettings};
+use deputy_core::settings::{Ends, Settings, SlurmSettings};
 use deputy_core::slurm::script::{self, Script};
 use deputy_core::slurm::{ClusterName, SlurmJobId, SlurmRequest, When, answer, command, resources};
 use deputy_wire::Peer;
@@ -78,9 +78,8 @@ pub fn submit(
         Err(denial) => return refuse(connection, peer, denial),
     };
     match submitted(settings, request, &Beside { brought, after, peer }, &folder, connection) {
-        Ok(Some(_)) => {}
-        // Nobody knows yet. Whoever attaches asks again.
-        Ok(None) => reply(connection, &LauncherReply::Denied(unknown())),
+        // It was answered; or nobody knows yet, which is no refusal: whoever attaches asks again.
+        Ok(_) => {}
         Err(denial) => {
             folder.record_denial(&denial);
             refuse(connection, peer, denial);
@@ -270,9 +269,13 @@ fn find_patiently(
         match find(slurm, account, job) {
             Ok(Some(number)) => return Ok(Some(number)),
             // Once may have been too early: a controller that was away has much to do when it is back.
-            Ok(None) if absent > 1 => {
-                return Err(no_answer("Slurm's controller did not answer, and does not have the job"));
-            }
+            Ok(None) if absent > 1 => match would_still_be_there(slurm, account, record::begun(job)) {
+                Ok(true) => {
+                    return Err(no_answer("Slurm's controller did not answer, and does not have the job"));
+                }
+                Ok(false) => return Ok(None),
+                Err(error) => tracing::warn!(event = "slurm_silent", job = %job, message = %error.message),
+            },
             Ok(None) => absent += 1,
             Err(error) => tracing::warn!(event = "slurm_silent", job = %job, message = %error.message),
         }
@@ -283,6 +286,21 @@ fn find_patiently(
     Ok(None)
 }
 
+/// Whether a job would be found that Slurm had taken when it was asked to, so long ago, whatever became of it since. The
+/// accounting forgets none; a queue keeps what has ended for `MinJobAge`.
+fn would_still_be_there(
+    slurm: &SlurmSettings,
+    account: &Account,
+    age: Option<Duration>,
+) -> Result<bool, Denial> {
+    if slurm.ends == Ends::Accounting {
+        return Ok(true);
+    }
+    let configuration = run(slurm, account, &resources::configuration(), None)?.good("scontrol")?;
+    let kept = resources::kept(&configuration);
+    Ok(age.zip(kept).is_some_and(|(age, kept)| kept.is_zero() || age < kept))
+}
+
 /// One question. An error is no absence.
 pub(super) fn find(
     slurm: &SlurmSettings,
@@ -290,7 +308,8 @@ pub(super) fn find(
     job: &JobId,
 ) -> Result<Option<SlurmJobId>, Denial> {
     let queue = command::find_in_queue(job, account.credentials.uid);
-    for argv in [queue, command::find_in_accounting(job)] {
+    let accounting = (slurm.ends == Ends::Accounting).then(|| command::find_in_accounting(job));
+    for argv in [queue].into_iter().chain(accounting) {
         let output = run(slurm, account, &argv, None)?.good(&argv[0])?;
         let found = answer::found(&output).map_err(|error| no_answer(error.to_string()))?;
         if let Some(number) = found.first() {
