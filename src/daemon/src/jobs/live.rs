@@ -142,12 +142,17 @@ impl Live {
         now.watchers.add(&line, ended, Some(place))
     }
 
-    /// Has the job's states told to a descriptor of the caller's, from the present one on.
+    /// Has the states that come told to a descriptor of the caller's, which hears of them when
+    /// [`Live::release_watchers`] is called, or at the job's end.
     pub fn watch_by(&self, descriptor: OwnedFd, place: Place) {
+        self.lock().watchers.adopt(descriptor, place);
+    }
+
+    /// Tells those that brought a descriptor what came; the present state, if nothing did.
+    pub fn release_watchers(&self) {
         let mut now = self.lock();
         let line = Shown::from(&now.job).line();
-        let ended = !now.job.state.is_open();
-        now.watchers.adopt(descriptor, &line, ended, place);
+        now.watchers.release(&line);
     }
 
     /// Tells the present state to those who watch.

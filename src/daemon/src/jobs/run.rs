@@ -50,14 +50,13 @@ pub async fn run(
     };
     let (live, commands, opened) = accept(&call.daemon, accepted, ready, actor).await?;
     let path = path_of(&live.id())?;
+    if let (Some(watch), Some(place)) = (watch, place) {
+        live.watch_by(watch, place);
+    }
     let watched = Arc::clone(&live);
     let admitted = call.daemon.tracker.admit(Waiting { live, commands, descriptors }, opened);
     // In this order: whoever watches is told while the launcher is at work, and not before it begins.
-    let (admitted, ()) = tokio::join!(biased; admitted, async {
-        if let (Some(watch), Some(place)) = (watch, place) {
-            watched.watch_by(watch, place);
-        }
-    });
+    let (admitted, ()) = tokio::join!(biased; admitted, async { watched.release_watchers() });
     admitted?;
     Ok(grant.answer((path,)))
 }

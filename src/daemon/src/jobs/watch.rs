@@ -23,6 +23,8 @@ struct Watcher {
     pipe: OwnedFd,
     /// A descriptor of the caller's: its other holders can change how it behaves.
     foreign: bool,
+    /// What it has not been told yet, while it is not to be told anything.
+    held: Option<Vec<u8>>,
     _place: Option<Place>,
 }
 
@@ -33,13 +35,23 @@ impl Watchers {
         let (reader, pipe) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
         // Only our end: the two are descriptions of their own.
         fcntl_setfl(&pipe, OFlags::NONBLOCK).map_err(failed)?;
-        self.begin(Watcher { pipe, foreign: false, _place: place }, line, ended);
+        self.begin(Watcher { pipe, foreign: false, held: None, _place: place }, line, ended);
         Ok(reader)
     }
 
-    /// The same with a descriptor that the caller brought.
-    pub fn adopt(&mut self, pipe: OwnedFd, line: &[u8], ended: bool, place: Place) {
-        self.begin(Watcher { pipe, foreign: true, _place: Some(place) }, line, ended);
+    /// A descriptor that the caller brought, for all that comes. It is told nothing before [`Watchers::release`], unless
+    /// the job ends before.
+    pub fn adopt(&mut self, pipe: OwnedFd, place: Place) {
+        self.0.push(Watcher { pipe, foreign: true, held: Some(Vec::new()), _place: Some(place) });
+    }
+
+    /// Tells those that were held what they missed: `line`, if nothing happened in between.
+    pub fn release(&mut self, line: &[u8]) {
+        self.0.retain_mut(|watcher| match watcher.held.take() {
+            None => true,
+            Some(missed) if missed.is_empty() => watcher.write(line),
+            Some(missed) => watcher.write(&missed),
+        });
     }
 
     fn begin(&mut self, watcher: Watcher, line: &[u8], ended: bool) {
@@ -52,8 +64,15 @@ impl Watchers {
 
     /// Writes a line to all; after the last line all are closed.
     pub fn tell(&mut self, line: &[u8], last: bool) {
-        self.0.retain(|watcher| watcher.write(line));
+        self.0.retain_mut(|watcher| match &mut watcher.held {
+            None => watcher.write(line),
+            Some(missed) => {
+                missed.extend_from_slice(line);
+                true
+            }
+        });
         if last {
+            self.release(line);
             self.0.clear();
         }
     }
@@ -65,7 +84,7 @@ impl Watchers {
 }
 
 impl Watcher {
-    /// Whether the line was taken whole. It is shorter than what a pipe takes at once, so there are no halves.
+    /// Whether the lines were taken whole. They are shorter than what a pipe takes at once, so there are no halves.
     fn write(&self, line: &[u8]) -> bool {
         let written = if self.foreign { self.write_foreign(line) } else { write(&self.pipe, line) };
         written.is_ok_and(|written| written == line.len())
@@ -128,8 +147,9 @@ mod tests {
         let mut watchers = Watchers::default();
         // None of them is set not to wait.
         for descriptor in [OwnedFd::from(writer), theirs.into(), without_reader.into()] {
-            watchers.adopt(descriptor, b"starting\n", false, ceiling.enter(1).unwrap());
+            watchers.adopt(descriptor, ceiling.enter(1).unwrap());
         }
+        watchers.release(b"starting\n");
         assert_eq!((watchers.count(), ceiling.taken()), (2, 2));
         watchers.tell(b"running\n", false);
         assert_eq!(watchers.count(), 2);
@@ -140,6 +160,24 @@ mod tests {
         assert_eq!((watchers.count(), ceiling.taken()), (0, 0));
         assert!(read(reader.into()).starts_with("starting\nrunning\na"));
         assert!(read(ours.into()).starts_with("starting\nrunning\na"));
+    }
+
+    #[test]
+    fn who_was_held_misses_nothing_whenever_it_is_released() {
+        let ceiling = Ceiling::new("pipes", 9, 9);
+        for (before, after) in [(0, 4), (2, 2), (4, 0)] {
+            let states: [&[u8]; 4] = [b"starting\n", b"running\n", b"ending\n", b"done\n"];
+            let (reader, writer) = std::io::pipe().unwrap();
+            let mut watchers = Watchers::default();
+            watchers.adopt(writer.into(), ceiling.enter(1).unwrap());
+            let tell = |watchers: &mut Watchers, line: &[u8]| watchers.tell(line, line == b"done\n");
+            states[..before].iter().for_each(|line| tell(&mut watchers, line));
+            watchers.release(b"queued\n");
+            states[4 - after..].iter().for_each(|line| tell(&mut watchers, line));
+            let first = if before == 0 { "queued\n" } else { "" };
+            assert_eq!(read(reader.into()), format!("{first}starting\nrunning\nending\ndone\n"), "{before}");
+            assert_eq!((watchers.count(), ceiling.taken()), (0, 0));
+        }
     }
 
     #[test]
