@@ -13,8 +13,11 @@ for section in $sections; do
 done
 cargo=${CARGO:-cargo}
 bin=${CARGO_TARGET_DIR:-target}/release
-$cargo build --locked --release --quiet -p deputyd -p deputyctl -p deputy-launcher -p deputy-sandbox -p deputy-bench \
+$cargo build --locked --release --quiet -p deputyd -p deputyctl -p deputy-sandbox -p deputy-bench \
     -p deputy-nss -p deputy-pam -p deputy-nss-format -p deputy-suite
+# As it is installed: see its profile in Cargo.toml.
+$cargo build --locked --profile launcher --quiet -p deputy-launcher
+ln -f "$bin/../launcher/deputy-launcher" "$bin/"
 cc -O2 -Wall -Wextra -o "$bin/deputy-bench-limit" benches/reference/limit.c -lpam
 cc -O2 -Wall -Wextra -o "$bin/deputy-bench-nss" benches/reference/nss.c
 cc -O2 -Wall -Wextra -o "$bin/deputy-bench-login" benches/reference/login.c -lpam -lcrypt

@@ -159,7 +159,7 @@ copy_suite() {
     cargo build --locked --quiet --workspace --all-targets || fail suite_is_built 'cargo build --workspace --all-targets failed'
     # Without what only a debugger reads: the machine's disk is small.
     strip -o "$suite/bin/deputy-sandbox" target/debug/deputy-sandbox
-    cp target/release/deputyd target/release/deputy-launcher target/release/deputyctl target/release/deputy-store \
+    cp target/release/deputyd target/launcher/deputy-launcher target/release/deputyctl target/release/deputy-store \
         "$suite/bin/"
     for name in "$@"; do
         program=$(suite_program "$name") || fail suite_is_built "cargo test --test $name --no-run failed"

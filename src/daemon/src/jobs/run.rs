@@ -54,9 +54,9 @@ pub async fn run(
         live.watch_by(watch, place);
     }
     let watched = Arc::clone(&live);
-    let admitted = call.daemon.tracker.admit(Waiting { live, commands, descriptors }, opened);
-    // In this order: whoever watches is told while the launcher is at work, and not before it begins.
-    let (admitted, ()) = tokio::join!(biased; admitted, async { watched.release_watchers() });
+    let admitted = call.daemon.tracker.admit(Waiting { live, commands, descriptors }, opened).await;
+    // Not before: whoever watches would be woken to read that it starts, beside the launcher at work.
+    watched.release_watchers();
     admitted?;
     Ok(grant.answer((path,)))
 }
