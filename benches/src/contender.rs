@@ -69,11 +69,6 @@ pub fn all() -> Result<Contenders> {
         command.args([mode, USER, PROGRAM]);
         Process::start(command)
     };
-    let portal = |more: &[&str]| -> Result<Process> {
-        let mut command = Command::new("runuser");
-        command.args(["-u", PORTAL, "--", "deputy-bench", "portal"]).args(more);
-        Process::start(command)
-    };
     let mut all: Vec<Box<dyn Contender>> = vec![
         Box::new(LongLived {
             name: DEPUTY,
@@ -136,8 +131,15 @@ pub fn all() -> Result<Contenders> {
     Ok(Contenders { ready: all, missing })
 }
 
+/// The connected client, as the application's service user.
+pub fn portal(more: &[&str]) -> Result<Process> {
+    let mut command = Command::new("runuser");
+    command.args(["-u", PORTAL, "--", "deputy-bench", "portal"]).args(more);
+    Process::start(command)
+}
+
 /// A program that stays and is told "COUNT WIDTH", and answers with nanoseconds.
-struct Process {
+pub struct Process {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -155,7 +157,8 @@ impl Process {
         Ok(process)
     }
 
-    fn ask(&mut self, count: usize, width: usize) -> Result<u64> {
+    /// So many, at most so many at once; the nanoseconds of all.
+    pub fn ask(&mut self, count: usize, width: usize) -> Result<u64> {
         writeln!(self.input, "{count} {width}")?;
         let mut line = String::new();
         self.output.read_line(&mut line)?;

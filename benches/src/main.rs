@@ -59,6 +59,9 @@ enum Role {
         /// Watches each job by a second call
         #[arg(long)]
         two_calls: bool,
+        /// Submits jobs to Slurm, where they are held
+        #[arg(long, conflicts_with = "two_calls")]
+        submits: bool,
     },
     /// Asks for jobs that sleep; runs as the application's service user
     #[command(hide = true)]
@@ -137,8 +140,12 @@ const WARM_UP: usize = 20;
 fn main() -> Result<()> {
     let options = Options::parse();
     match options.role {
-        Some(Role::Portal { two_calls }) => {
-            return portal::serve(if two_calls { Hears::WithWatch } else { Hears::WithRun });
+        Some(Role::Portal { two_calls, submits }) => {
+            return portal::serve(match (two_calls, submits) {
+                (true, _) => Hears::WithWatch,
+                (false, true) => Hears::NotAtAll,
+                (false, false) => Hears::WithRun,
+            });
         }
         Some(Role::Hold { count }) => return portal::hold(count),
         Some(Role::File { what, place, count }) => return files::one(what, place, count),

@@ -24,6 +24,8 @@ pub enum Hears {
     WithRun,
     /// By a second call, of `Watch`.
     WithWatch,
+    /// Not at all: the job is held at Slurm, and that it was submitted is all that is waited for.
+    NotAtAll,
 }
 
 /// Answers each line "COUNT WIDTH" with the nanoseconds of so many launches, at most so many at once.
@@ -37,7 +39,12 @@ pub fn serve(hears: Hears) -> Result<()> {
         let start = Instant::now();
         runtime.block_on(
             futures_util::stream::iter(0..count)
-                .map(|_| portal.run_to_its_end())
+                .map(|_| async {
+                    match hears {
+                        Hears::NotAtAll => portal.submit().await,
+                        Hears::WithRun | Hears::WithWatch => portal.run_to_its_end().await,
+                    }
+                })
                 .buffer_unordered(width)
                 .try_collect::<()>(),
         )?;
@@ -85,6 +92,13 @@ impl Portal {
         let jobs = proxy(&connection, "/org/deputy/Deputy1".to_owned(), "Jobs").await?;
         let null = OpenOptions::new().read(true).write(true).open("/dev/null")?.into();
         Ok(Self { connection, jobs, null, hears })
+    }
+
+    /// `Run`, for Slurm: it answers when Slurm has the job.
+    async fn submit(&self) -> Result<()> {
+        let options = HashMap::from([("executor", Variant::from("slurm")), ("hold", Variant::from(true))]);
+        self.jobs.call::<_, _, OwnedObjectPath>("Run", &(USER, vec![b"true".as_slice()], options)).await?;
+        Ok(())
     }
 
     /// What an application does: `Run`, then reading, until the line that tells the end.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
-use crate::contender::{PORTAL, USER};
+use crate::contender::{PORTAL, USER, portal};
 use crate::deputy::APPLICATION;
 use crate::statistics::{quantile, ratio};
 
@@ -41,8 +41,12 @@ pub struct Report {
     pub rounds: usize,
     /// Median of a submission by the user's own `sbatch`, in nanoseconds.
     pub sbatch_ns: u64,
+    /// Median of a process of the user's that does nothing, started as `sbatch` is, in nanoseconds.
+    pub nothing_ns: u64,
     /// Median of one by `deputyctl`, in nanoseconds.
     pub deputy_ns: u64,
+    /// Median of one by an application that is connected to the bus, as portals are, in nanoseconds.
+    pub connected_ns: u64,
     /// How many jobs were followed.
     pub followed: u32,
     /// How long those took to come to Slurm that were submitted as an array, in milliseconds; 0 if there were none.
@@ -124,23 +128,24 @@ pub fn measure(rounds: usize, followed: u32) -> Result<Report> {
     ];
     let deputy = ["deputyctl", "run", "--app", APPLICATION, "--account", USER, "--hold", "--detach"];
     let deputy = [&deputy[..], &["--executor", "slurm", "--", "true"]].concat();
-    let (mut by_own, mut by_deputy) = (Vec::new(), Vec::new());
+    let mut portal = portal(&["--submits"])?;
+    let mut measured = [const { Vec::new() }; 4];
     for round in 0..WARM_UP + rounds {
-        let (one, other) = (time(USER, &own)?, time(PORTAL, &deputy)?);
-        if round >= WARM_UP {
-            by_own.push(one);
-            by_deputy.push(other);
+        let once = [time(USER, &own)?, time(USER, &["true"])?, time(PORTAL, &deputy)?, portal.ask(1, 1)?];
+        for (all, one) in measured.iter_mut().zip(once) {
+            all.extend((round >= WARM_UP).then_some(one));
         }
     }
-    let (sbatch_ns, deputy_ns) = (quantile(&mut by_own, 50), quantile(&mut by_deputy, 50));
-    let submitted = u32::try_from(WARM_UP + rounds)?;
+    let [sbatch_ns, nothing_ns, deputy_ns, connected_ns] = measured.map(|mut all| quantile(&mut all, 50));
+    // By Deputy; and one more by the portal, when it began.
+    let submitted = u32::try_from(2 * (WARM_UP + rounds) + 1)?;
     let mut array_ms = 0;
     if followed > submitted {
         let begun = Instant::now();
         let indices = format!("1-{}", followed - submitted);
         let array = [&deputy[..8], &["--array", &indices], &deputy[8..]].concat();
         time(PORTAL, &array)?;
-        at_slurm(2 * submitted + (followed - submitted))?;
+        at_slurm(u32::try_from(WARM_UP + rounds)? + followed)?;
         array_ms = u64::try_from(begun.elapsed().as_millis())?;
     }
     count_calls()?;
@@ -168,7 +173,9 @@ pub fn measure(rounds: usize, followed: u32) -> Result<Report> {
     Ok(Report {
         rounds,
         sbatch_ns,
+        nothing_ns,
         deputy_ns,
+        connected_ns,
         followed,
         array_ms,
         questions,
@@ -225,7 +232,7 @@ fn time(user: &str, command: &[&str]) -> Result<u64> {
 /// The report as a table.
 pub fn table(report: &Report) -> String {
     let ms = |nanoseconds: u64| ratio(nanoseconds, 1_000_000);
-    let mut text = format!("One submission, as a process of its own; medians of {}.\n\n", report.rounds);
+    let mut text = format!("One submission; medians of {}.\n\n", report.rounds);
     let _ = writeln!(text, "{:34} {:>8.2} ms", "sbatch by the user", ms(report.sbatch_ns));
     let _ = writeln!(text, "{:34} {:>8.2} ms", "deputyctl run --executor slurm", ms(report.deputy_ns));
     let _ = writeln!(
@@ -235,6 +242,12 @@ pub fn table(report: &Report) -> String {
         ratio(report.deputy_ns, report.sbatch_ns),
         ms(report.deputy_ns) - ms(report.sbatch_ns)
     );
+    // What comes before the program of a process is not in it.
+    let sbatch_itself = report.sbatch_ns.saturating_sub(report.nothing_ns);
+    let _ = writeln!(text, "{:34} {:>8.2} ms", "a process that does nothing", ms(report.nothing_ns));
+    let _ = writeln!(text, "{:34} {:>8.2} ms", "sbatch without that", ms(sbatch_itself));
+    let _ = writeln!(text, "{:34} {:>8.2} ms", "Jobs.Run, by a connected portal", ms(report.connected_ns));
+    let _ = writeln!(text, "{:34} {:+14.2} ms", "", ms(report.connected_ns) - ms(sbatch_itself));
     if report.array_ms > 0 {
         let each = ratio(report.array_ms, u64::from(report.followed));
         let _ = writeln!(text, "{:34} {each:>8.2} ms for each job", "deputyctl run --array, at Slurm");
