@@ -216,6 +216,12 @@ pub fn unknown_cluster(cluster: &ClusterName) -> Denial {
     .remedy("have root add its table to deputy.toml, or correct the name in the application's file")
 }
 
+/// The job is not one that may run again.
+pub fn runs_once() -> Denial {
+    Denial::new(Code::Conflict, "job", "the job was not submitted as one that may run again")
+        .remedy("submit another one; with the option requeue it can be")
+}
+
 /// A job would wait for one of another cluster.
 pub fn other_cluster(job: &JobId, cluster: &ClusterName) -> Denial {
     Denial::new(

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use deputy_core::message::JobCommand;
+use deputy_core::slurm::policy::runs_once;
 use deputy_core::slurm::{ClusterName, Executor, SlurmJobId};
 use deputy_core::{AccountName, Code, Denial, JobId, OsUid};
 use futures_util::stream::{self, StreamExt as _};
@@ -141,12 +142,7 @@ pub async fn requeue(call: Call, (mut options,): (Options,)) -> Result<Granted<(
     }
     let live = call.daemon.tracker.get(&job.id).ok_or_else(ended)?;
     if !job.spec.slurm.requeue {
-        return Err(Denial::new(
-            Code::Conflict,
-            "job",
-            "the job was not submitted as one that may run again",
-        )
-        .remedy("submit another one; with the option requeue it can be"));
+        return Err(runs_once());
     }
     executor::requeue(&call.daemon.tracker, &live).await?;
     let command = "requeue".to_owned();

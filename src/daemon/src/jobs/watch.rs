@@ -35,7 +35,11 @@ impl Watchers {
         let (reader, pipe) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
         // Only our end: the two are descriptions of their own.
         fcntl_setfl(&pipe, OFlags::NONBLOCK).map_err(failed)?;
-        self.begin(Watcher { pipe, foreign: false, held: None, _place: place }, line, ended);
+        let watcher = Watcher { pipe, foreign: false, held: None, _place: place };
+        if watcher.write(line) && !ended {
+            self.0.retain(Watcher::has_reader);
+            self.0.push(watcher);
+        }
         Ok(reader)
     }
 
@@ -52,14 +56,6 @@ impl Watchers {
             Some(missed) if missed.is_empty() => watcher.write(line),
             Some(missed) => watcher.write(&missed),
         });
-    }
-
-    fn begin(&mut self, watcher: Watcher, line: &[u8], ended: bool) {
-        let written = watcher.write(line);
-        if written && !ended {
-            self.0.retain(Watcher::has_reader);
-            self.0.push(watcher);
-        }
     }
 
     /// Writes a line to all; after the last line all are closed.

@@ -4,11 +4,12 @@
 //! have taken back since is looked at. Where it was not submitted as one that may run again, Slurm is not asked.
 
 use deputy_core::application::DEFAULT_KIND;
-use deputy_core::denial::{Code, Denial};
+use deputy_core::denial::Denial;
 use deputy_core::ids::JobId;
 use deputy_core::names::KindName;
 use deputy_core::policy;
 use deputy_core::settings::Settings;
+use deputy_core::slurm::policy::runs_once;
 
 use super::record::{self, RunsAgain};
 use crate::rules::Rules;
@@ -23,10 +24,7 @@ pub struct Again {
 
 /// Decides about the job of this identity.
 pub fn allowed(settings: &Settings, job: &JobId, identity: &JobIdentity) -> Result<Again, Denial> {
-    let rests_on = record::runs_again(job)?.ok_or_else(|| {
-        Denial::new(Code::Conflict, "job", "the job was not submitted as one that may run again")
-            .remedy("submit another one; with the option requeue it can be")
-    })?;
+    let rests_on = record::runs_again(job)?.ok_or_else(runs_once)?;
     let rules = Rules::under(settings.clone(), &identity.application)?;
     let kind = policy::check_kind(&rules.name, &rules.application, rests_on.kind.as_ref())?;
     let name = rests_on.kind.as_ref().map_or(DEFAULT_KIND, KindName::as_str);
