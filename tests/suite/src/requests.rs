@@ -5,11 +5,11 @@ use deputy_core::consent::Consent;
 use deputy_core::job::OsIdentity;
 use deputy_core::limits::JobBounds;
 use deputy_core::message::{
-    Asking, ConsentRequest, LauncherReply, LauncherRequest, LinkState, OwnerReply, RunRequest,
+    Asking, ConsentRequest, LauncherReply, LauncherRequest, LinkState, OwnerReply, RunRequest, SubmitRequest,
     WithdrawRequest, Withdrawn,
 };
 use deputy_core::names::{AccountName, ApplicationName};
-use deputy_core::stream::Streams;
+use deputy_core::stream::{Input, Output, Streams};
 
 use crate::acting::identity;
 use crate::fake::Fake;
@@ -45,6 +45,32 @@ pub fn run_as(os_account: OsIdentity, account_name: &str, argv: &[&str]) -> RunR
         bounds: JobBounds::default(),
         gpus: Vec::new(),
         login: None,
+    }
+}
+
+/// Streams of a job at Slurm of which nobody wants anything.
+pub fn null_files() -> Streams {
+    let nothing = || Output::File { path: b"/dev/null".to_vec(), append: true };
+    Streams { input: Input::File(b"/dev/null".to_vec()), output: nothing(), error: nothing() }
+}
+
+/// A job that Slurm could take, of this kind of an application.
+pub fn for_slurm(application: &str, kind: &str, os_user: &str, account_name: &str) -> RunRequest {
+    RunRequest {
+        application: app(application),
+        kind: kind.parse().ok(),
+        streams: null_files(),
+        ..run_as(identity(os_user), account_name, &["/bin/true"])
+    }
+}
+
+/// What the launcher has against a submission; none where Slurm has it.
+pub fn refusal_of(request: SubmitRequest) -> Option<Code> {
+    let answers = Fake::daemon().ask(&LauncherRequest::Submit(request), &[]);
+    match &answers.replies[..] {
+        [LauncherReply::Denied(denial)] => Some(denial.code),
+        [LauncherReply::Submitted { .. }] => None,
+        other => panic!("{other:?}"),
     }
 }
 

@@ -7,12 +7,10 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use deputy_core::Code;
 use deputy_core::message::{LauncherReply, LauncherRequest, RunRequest, SubmitRequest};
 use deputy_core::slurm::SlurmRequest;
-use deputy_core::stream::{Input, Output as To, Streams};
-use deputy_suite::acting::identity;
 use deputy_suite::fake::Fake;
 use deputy_suite::machine::{add_service_user, install_application, service_pid, signal, wait_until};
 use deputy_suite::people::{as_user, ok, refused};
-use deputy_suite::requests::{app, run_as};
+use deputy_suite::requests::for_slurm;
 use deputy_suite::slurm::{self, link, settings};
 use deputy_suite::{Output, deputyctl, job_id, need_the_sandbox};
 use serde_json::Value;
@@ -126,15 +124,7 @@ fn auto_is_for_kinds_that_may_run_at_both_places() {
 }
 
 fn request(kind: &str) -> RunRequest {
-    let nothing = || To::File { path: b"/dev/null".to_vec(), append: true };
-    let streams = Streams { input: Input::File(b"/dev/null".to_vec()), output: nothing(), error: nothing() };
-    let application = app("choice");
-    RunRequest {
-        application,
-        kind: kind.parse().ok(),
-        streams,
-        ..run_as(identity("alice"), "alice", &["/bin/true"])
-    }
+    for_slurm("choice", kind, "alice", "alice")
 }
 
 #[test]

@@ -5,16 +5,14 @@ use std::fs;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use deputy_core::Code;
-use deputy_core::message::{ClusterRequest, LauncherReply, LauncherRequest, RunRequest, SubmitRequest};
+use deputy_core::message::{ClusterRequest, LauncherReply, LauncherRequest, SubmitRequest};
 use deputy_core::slurm::{Dependency, SlurmRequest, When};
-use deputy_core::stream::{Input, Output as To, Streams};
-use deputy_suite::acting::identity;
 use deputy_suite::fake::Fake;
 use deputy_suite::machine::{
     add_service_user, install_application, launcher_log, processes, service_pid, signal, wait_until,
 };
 use deputy_suite::people::{as_user, ok, refused, refused_with};
-use deputy_suite::requests::{app, run_as, withdrawal};
+use deputy_suite::requests::{for_slurm, refusal_of, withdrawal};
 use deputy_suite::slurm::{self, link, settings};
 use deputy_suite::{Output, deputyctl, job_id, need_the_sandbox};
 use serde_json::Value;
@@ -136,50 +134,34 @@ fn settings_that_name_a_cluster_badly_are_refused() {
     ] {
         settings(table);
         assert_eq!(refused(&run("one", &[], &["true"])), "SlurmUnavailable", "{table}");
-        assert_eq!(asks(request("one", None)), Some(Code::SettingsInvalid), "{table}");
+        assert_eq!(refusal_of(request("one", None)), Some(Code::SettingsInvalid), "{table}");
     }
     usual_settings();
 }
 
 fn request(kind: &str, cluster: Option<&str>) -> SubmitRequest {
-    let nothing = || To::File { path: b"/dev/null".to_vec(), append: true };
-    let streams = Streams { input: Input::File(b"/dev/null".to_vec()), output: nothing(), error: nothing() };
-    let run = RunRequest {
-        application: app("multi"),
-        kind: kind.parse().ok(),
-        streams,
-        ..run_as(identity("alice"), "alice", &["/bin/true"])
-    };
+    let run = for_slurm("multi", kind, "alice", "alice");
     let cluster = cluster.map(|cluster| cluster.parse().unwrap());
     SubmitRequest { run, slurm: SlurmRequest { cluster, ..SlurmRequest::default() } }
-}
-
-fn asks(request: SubmitRequest) -> Option<Code> {
-    let answers = Fake::daemon().ask(&LauncherRequest::Submit(request), &[]);
-    match &answers.replies[..] {
-        [LauncherReply::Denied(denial)] => Some(denial.code),
-        [LauncherReply::Submitted { .. }] => None,
-        other => panic!("{other:?}"),
-    }
 }
 
 #[test]
 fn a_daemon_that_was_taken_over_reaches_no_other_cluster() {
     let _machine = exclusively();
-    assert_eq!(asks(request("one", Some("second"))), Some(Code::ExecutorNotAllowed));
-    assert_eq!(asks(request("both", Some("third"))), Some(Code::ExecutorNotAllowed));
-    assert_eq!(asks(request("gone", Some("third"))), Some(Code::SlurmUnavailable));
+    assert_eq!(refusal_of(request("one", Some("second"))), Some(Code::ExecutorNotAllowed));
+    assert_eq!(refusal_of(request("both", Some("third"))), Some(Code::ExecutorNotAllowed));
+    assert_eq!(refusal_of(request("gone", Some("third"))), Some(Code::SlurmUnavailable));
     // What is not named is the default one, and not what the list begins with.
-    assert_eq!(asks(request("gone", None)), Some(Code::ExecutorNotAllowed));
-    assert_eq!(asks(request("both", None)), None);
+    assert_eq!(refusal_of(request("gone", None)), Some(Code::ExecutorNotAllowed));
+    assert_eq!(refusal_of(request("both", None)), None);
     // A job waits for none of another cluster.
     let there = submit("second", &["--hold"], &["true"]);
     number(&there);
     let mut waits = request("both", None);
     waits.slurm.dependencies = vec![Dependency { when: When::AfterAny, job: there.parse().unwrap() }];
-    assert_eq!(asks(waits.clone()), Some(Code::InvalidArgument));
+    assert_eq!(refusal_of(waits.clone()), Some(Code::InvalidArgument));
     waits.slurm.cluster = "second".parse().ok();
-    assert_eq!(asks(waits), None);
+    assert_eq!(refusal_of(waits), None);
     let unknown = ClusterRequest { cluster: "third".parse().unwrap(), of: None };
     let answers = Fake::daemon().ask(&LauncherRequest::Cluster(unknown), &[]);
     assert!(

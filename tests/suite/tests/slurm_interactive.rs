@@ -15,7 +15,7 @@ use deputy_suite::acting::identity;
 use deputy_suite::fake::{Descriptor, Fake};
 use deputy_suite::machine::{command_line, deputyd_stays_away, processes, shepherd_of, signal, wait_until};
 use deputy_suite::people::{as_user, command_as, ok, refused_with, run};
-use deputy_suite::requests::{app, run_as, withdrawal};
+use deputy_suite::requests::{app, null_files, run_as, withdrawal};
 use deputy_suite::slurm::{
     OWNERS_DEFAULTS, PORTAL, exclusively, open_at_slurm, show, sleeper, srun, talk, usual_settings, wait_for,
 };
@@ -104,9 +104,7 @@ fn a_daemon_that_was_taken_over_speaks_with_no_job_that_policy_and_consent_do_no
         assert_eq!(code, Some(Code::BadMessage), "{descriptors:?}");
     }
     // Neither is it submitted, nor does it run here.
-    let nothing = || To::File { path: b"/dev/null".to_vec(), append: true };
-    let files = Streams { input: Input::File(b"/dev/null".to_vec()), output: nothing(), error: nothing() };
-    let submitted = SubmitRequest { run: RunRequest { streams: files, ..hers() }, slurm: streams() };
+    let submitted = SubmitRequest { run: RunRequest { streams: null_files(), ..hers() }, slurm: streams() };
     let answers = Fake::daemon().ask(&LauncherRequest::Submit(submitted), &[]);
     assert_eq!(answers.code(), Some(Code::InvalidArgument));
     assert_eq!(Fake::daemon().run(&hers()).code(), Some(Code::ExecutorNotAllowed));

@@ -9,14 +9,13 @@ use std::path::Path;
 use deputy_core::Code;
 use deputy_core::message::{LauncherReply, LauncherRequest, RunRequest, SubmitRequest};
 use deputy_core::slurm::{SlurmCommand, SlurmRequest};
-use deputy_core::stream::{Input, Output as To, Streams};
-use deputy_suite::acting::identity;
+use deputy_core::stream::{Output as To, Streams};
 use deputy_suite::fake::Fake;
 use deputy_suite::machine::{
     add_person, add_service_user, install_application, launcher_log, run as root, wait_until,
 };
 use deputy_suite::people::{as_user, ok, refused, refused_with};
-use deputy_suite::requests::{app, run_as, withdrawal};
+use deputy_suite::requests::{for_slurm, null_files, refusal_of, withdrawal};
 use deputy_suite::slurm::{
     OWNERS_DEFAULTS, PORTAL, exclusively, field, link, number, run, settings, show, submissions, submit,
     usual_settings, wait_for,
@@ -77,27 +76,12 @@ fn what_slurm_refuses_is_told_in_its_own_words() {
     refused_with(&run("erin", &[], &["true"]), "SlurmRefused", "Invalid account");
 }
 
-fn null() -> Streams {
-    let nothing = || To::File { path: b"/dev/null".to_vec(), append: true };
-    Streams { input: Input::File(b"/dev/null".to_vec()), output: nothing(), error: nothing() }
-}
-
 fn request(os_user: &str, account: &str) -> RunRequest {
-    RunRequest {
-        application: app("hpc"),
-        kind: "cluster".parse().ok(),
-        streams: null(),
-        ..run_as(identity(os_user), account, &["/bin/true"])
-    }
+    for_slurm("hpc", "cluster", os_user, account)
 }
 
 fn asks(run: RunRequest, slurm: SlurmRequest) -> Option<Code> {
-    let answers = Fake::daemon().ask(&LauncherRequest::Submit(SubmitRequest { run, slurm }), &[]);
-    match &answers.replies[..] {
-        [LauncherReply::Denied(denial)] => Some(denial.code),
-        [LauncherReply::Submitted { .. }] => None,
-        other => panic!("{other:?}"),
-    }
+    refusal_of(SubmitRequest { run, slurm })
 }
 
 #[test]
@@ -117,7 +101,7 @@ fn a_daemon_that_was_taken_over_submits_nothing_that_policy_and_consent_do_not_a
     assert_eq!(other(|asked| asked.partition = "long".parse().ok()), Some(Code::ExecutorNotAllowed));
     assert_eq!(other(|asked| asked.tasks = Some(5)), Some(Code::LimitNotAllowed));
     assert_eq!(other(|asked| asked.gpus = 3), Some(Code::LimitNotAllowed));
-    let captured = Streams { output: To::Captured, ..null() };
+    let captured = Streams { output: To::Captured, ..null_files() };
     assert_eq!(
         asks(RunRequest { streams: captured, ..request("alice", "alice") }, none()),
         Some(Code::InvalidArgument)

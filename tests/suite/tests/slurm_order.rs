@@ -4,14 +4,12 @@
 use std::fs;
 
 use deputy_core::Code;
-use deputy_core::message::{LauncherReply, LauncherRequest, RunRequest, SubmitRequest};
+use deputy_core::message::{LauncherReply, LauncherRequest, SubmitRequest};
 use deputy_core::slurm::{Dependency, SlurmRequest, When};
-use deputy_core::stream::{Input, Output as To, Streams};
-use deputy_suite::acting::identity;
 use deputy_suite::fake::Fake;
 use deputy_suite::machine::{add_service_user, install_application, run as root, wait_until};
 use deputy_suite::people::{as_user, ok, refused, refused_with};
-use deputy_suite::requests::{app, run_as};
+use deputy_suite::requests::for_slurm;
 use deputy_suite::slurm::{
     PORTAL, exclusively, field, link, number, run, show, submissions, submit, wait_for,
 };
@@ -61,14 +59,7 @@ fn what_is_no_own_job_at_slurm_is_not_waited_for() {
 }
 
 fn request(account: &str, waits_for: &str) -> SubmitRequest {
-    let nothing = || To::File { path: b"/dev/null".to_vec(), append: true };
-    let streams = Streams { input: Input::File(b"/dev/null".to_vec()), output: nothing(), error: nothing() };
-    let run = RunRequest {
-        application: app("hpc"),
-        kind: "cluster".parse().ok(),
-        streams,
-        ..run_as(identity(account), account, &["/bin/true"])
-    };
+    let run = for_slurm("hpc", "cluster", account, account);
     let job = waits_for.parse().unwrap();
     SubmitRequest {
         run,

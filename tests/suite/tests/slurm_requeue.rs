@@ -9,8 +9,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use deputy_core::Code;
 use deputy_core::message::{LauncherReply, LauncherRequest, SubmitRequest};
 use deputy_core::slurm::{SlurmCommand, SlurmRequest};
-use deputy_core::stream::{Input, Output as To, Streams};
-use deputy_suite::acting::identity;
 use deputy_suite::client::on_bus;
 use deputy_suite::fake::Fake;
 use deputy_suite::machine::{
@@ -18,7 +16,7 @@ use deputy_suite::machine::{
     wait_until_or,
 };
 use deputy_suite::people::{as_user, command_as, ok, refused, refused_with};
-use deputy_suite::requests::{app, run_as, withdrawal};
+use deputy_suite::requests::{for_slurm, refusal_of, withdrawal};
 use deputy_suite::slurm::{
     PORTAL, exclusively, field, link, number, open_at_slurm, run, settings, show, submissions, submit,
     usual_settings, wait_for,
@@ -105,13 +103,9 @@ fn what_policy_does_not_let_run_again_is_refused_before_slurm_hears_of_it() {
         assert_eq!(field(&ok(&submits(kind)), "Requeue"), "0");
     }
     // A daemon that was taken over has the launcher's child against it.
-    let nothing = || To::File { path: b"/dev/null".to_vec(), append: true };
-    let streams = Streams { input: Input::File(b"/dev/null".to_vec()), output: nothing(), error: nothing() };
-    let mut run = run_as(identity("alice"), "alice", &["/bin/true"]);
-    (run.application, run.kind, run.streams) = (app("hpc"), "cluster".parse().ok(), streams);
-    let asked = SubmitRequest { run, slurm: SlurmRequest { requeue: true, ..SlurmRequest::default() } };
-    let answers = Fake::daemon().ask(&LauncherRequest::Submit(asked), &[]);
-    assert_eq!(answers.code(), Some(Code::ExecutorNotAllowed), "{answers:?}");
+    let run = for_slurm("hpc", "cluster", "alice", "alice");
+    let slurm = SlurmRequest { requeue: true, ..SlurmRequest::default() };
+    assert_eq!(refusal_of(SubmitRequest { run, slurm }), Some(Code::ExecutorNotAllowed));
 }
 
 #[test]

@@ -7,13 +7,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use deputy_core::Code;
 use deputy_core::message::{LauncherReply, LauncherRequest, RunRequest, SubmitRequest};
 use deputy_core::slurm::SlurmRequest;
-use deputy_core::stream::{Input, Output as To, Streams};
-use deputy_suite::acting::identity;
 use deputy_suite::deputyctl;
 use deputy_suite::fake::Fake;
 use deputy_suite::machine::wait_until;
 use deputy_suite::people::{as_user, ok, refused};
-use deputy_suite::requests::{app, run_as};
+use deputy_suite::requests::for_slurm;
 use deputy_suite::slurm::{PORTAL, exclusively, field, number, run, show, submit, wait_for};
 
 /// A file of the portal's own, which the OS account cannot read.
@@ -35,14 +33,10 @@ fn a_script_is_for_kinds_that_allow_any_program_and_its_descriptor_has_to_come()
     assert_eq!(refused(&deputyctl(PORTAL, &[&strict[..], &[&script]].concat())), "CommandNotAllowed");
     let array = run("alice", &["--detach", "--array", "0-1", "--script", &script], &[]);
     assert_eq!(refused(&array), "InvalidArgument", "{array:?}");
-    let nothing = || To::File { path: b"/dev/null".to_vec(), append: true };
-    let streams = Streams { input: Input::File(b"/dev/null".to_vec()), output: nothing(), error: nothing() };
     let run = RunRequest {
-        application: app("hpc"),
-        kind: "cluster".parse().ok(),
         script: true,
-        streams,
-        ..run_as(identity("alice"), "alice", &["job.sh"])
+        argv: vec![b"job.sh".to_vec()],
+        ..for_slurm("hpc", "cluster", "alice", "alice")
     };
     let request = SubmitRequest { run, slurm: SlurmRequest::default() };
     let answers = Fake::daemon().ask(&LauncherRequest::Submit(request), &[]);

@@ -12,11 +12,8 @@ use std::process::Child;
 use std::sync::MutexGuard;
 
 use deputy_core::Code;
-use deputy_core::message::{
-    ClusterPerson, ClusterRequest, LauncherReply, LauncherRequest, RunRequest, SubmitRequest,
-};
+use deputy_core::message::{ClusterPerson, ClusterRequest, LauncherReply, LauncherRequest, SubmitRequest};
 use deputy_core::slurm::{ClusterName, SlurmRequest};
-use deputy_core::stream::{Input, Output as To, Streams};
 use deputy_suite::acting::identity;
 use deputy_suite::deputyctl;
 use deputy_suite::fake::Fake;
@@ -24,7 +21,7 @@ use deputy_suite::machine::{
     deputyd_stays_away, launcher_log, run as root, service_pid, shepherd_of, signal, wait_until,
 };
 use deputy_suite::people::{as_user, ok, refused, refused_with};
-use deputy_suite::requests::{app, run_as};
+use deputy_suite::requests::{app, for_slurm, refusal_of};
 use deputy_suite::slurm::{
     self, PORTAL, field, number, open_at_slurm, run, settings, show, sleeper, srun, submit, talk, wait_for,
 };
@@ -96,26 +93,9 @@ fn keep(seconds: u32) {
 }
 
 fn request(change: impl FnOnce(&mut SlurmRequest)) -> SubmitRequest {
-    let nothing = || To::File { path: b"/dev/null".to_vec(), append: true };
-    let streams = Streams { input: Input::File(b"/dev/null".to_vec()), output: nothing(), error: nothing() };
-    let run = RunRequest {
-        application: app("hpc"),
-        kind: "cluster".parse().ok(),
-        streams,
-        ..run_as(identity("alice"), "alice", &["/bin/true"])
-    };
     let mut slurm = SlurmRequest::default();
     change(&mut slurm);
-    SubmitRequest { run, slurm }
-}
-
-fn asks(request: SubmitRequest) -> Option<Code> {
-    let answers = Fake::daemon().ask(&LauncherRequest::Submit(request), &[]);
-    match &answers.replies[..] {
-        [LauncherReply::Denied(denial)] => Some(denial.code),
-        [LauncherReply::Submitted { .. }] => None,
-        other => panic!("{other:?}"),
-    }
+    SubmitRequest { run: for_slurm("hpc", "cluster", "alice", "alice"), slurm }
 }
 
 #[test]
@@ -124,8 +104,8 @@ fn an_account_that_nobody_can_check_is_refused() {
     let named = run("alice", &["--slurm-account", "lab1"], &["true"]);
     refused_with(&named, "ExecutorNotAllowed", "has no accounting");
     let lab1 = |asked: &mut SlurmRequest| asked.account = "lab1".parse().ok();
-    assert_eq!(asks(request(lab1)), Some(Code::ExecutorNotAllowed));
-    assert_eq!(asks(request(|_| {})), None);
+    assert_eq!(refusal_of(request(lab1)), Some(Code::ExecutorNotAllowed));
+    assert_eq!(refusal_of(request(|_| {})), None);
     // One of a list is policy's word.
     let listed = ["run", "--app", "hpc", "--account", "alice", "--kind", "listed", "--detach", "--", "true"];
     let job = ok(&deputyctl(PORTAL, &listed));
@@ -139,7 +119,7 @@ fn settings_that_do_not_fit_the_cluster_are_told_and_no_end_is_made_up() {
     for word in ["completion", "", "Queue"] {
         settings(&format!("ends = \"{word}\""));
         assert_eq!(refused(&run("alice", &[], &["true"])), "SlurmUnavailable", "{word:?}");
-        assert_eq!(asks(request(|_| {})), Some(Code::SettingsInvalid), "{word:?}");
+        assert_eq!(refusal_of(request(|_| {})), Some(Code::SettingsInvalid), "{word:?}");
     }
     // As if there were accounting: Slurm's own word is told, with what is to be done.
     settings("operator = \"slurm\"\nperiod_seconds = 1\nlost_after_seconds = 1");
